@@ -1,0 +1,207 @@
+"""The artifact: one `.safetensors` file per category and version. The only reader and writer of such files.
+
+`docs/artifact.md` gives the format byte by byte. Loading trusts nothing: sizes, format version, hash, names,
+shapes, types and finiteness are checked, in that order, before a tensor is used; nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.calibration import Calibration
+from models.detector import Detector, build_detector
+from models.errors import ArtifactError
+from models.manifest import FORMAT, Manifest
+from models.verdict import Judgement, judge
+
+SUFFIX = ".safetensors"
+METADATA_KEY = "jigsight"
+SCORES = "calibration.scores"
+VERSION_DIGITS = 12
+_MAX_HEADER_BYTES = 16 * 2**20
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL", torch.float16: "F16"}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded artifact: a detector in eval mode on `device`, and what it takes to judge with it."""
+
+    path: Path
+    version: str
+    manifest: Manifest
+    detector: Detector
+    calibration: Calibration
+    device: torch.device
+
+    def judge(
+        self, score: float, score_map: NDArray[np.float32], *, size: tuple[int, int], threshold: float | None = None
+    ) -> Judgement:
+        """The verdict on a picture of `size` (height, width), at the artifact's own threshold by default."""
+        return judge(
+            score,
+            score_map,
+            threshold=self.manifest.threshold.value if threshold is None else threshold,
+            calibration=self.calibration,
+            preprocess=self.manifest.detector.preprocess,
+            size=size,
+        )
+
+
+def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path) -> Path:
+    """Write `folder/<category>/<version>.safetensors` whole or not at all, and return its path.
+
+    `scores` (n,) float32 are the out-of-sample scores of the good training images.
+    """
+    directory = folder / manifest.category
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
+    tensors[SCORES] = scores.detach().cpu().float().contiguous()
+    handle, name = tempfile.mkstemp(dir=directory, prefix=".incoming-")
+    os.close(handle)
+    incoming = Path(name)
+    try:
+        save_file(tensors, incoming, metadata={METADATA_KEY: manifest.to_json()})
+        incoming.chmod(0o644)
+        _sync(incoming)
+        path = directory / (_digest(incoming)[:VERSION_DIGITS] + SUFFIX)
+        incoming.replace(path)
+        _sync(directory)
+    finally:
+        incoming.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
+    """Read and verify an artifact. Raises ArtifactError, naming the file and what is wrong with it."""
+    try:
+        _check_frame(path)
+        with safe_open(path, framework="pt") as file:
+            manifest = _read_manifest(file.metadata() or {})
+            version = _check_hash(path)
+            tensors = _read_tensors(file, manifest)
+        detector = _assemble(manifest, tensors)
+        calibration = Calibration(tensors[SCORES])
+    except ArtifactError as error:
+        raise ArtifactError(f"{path} is not used: {error}") from error
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{path} is not used: it cannot be read ({error}).") from error
+    place = torch.device(device)
+    return Artifact(
+        path=path,
+        version=version,
+        manifest=manifest,
+        detector=detector.to(place),
+        calibration=calibration,
+        device=place,
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest alone, without its tensors and without the check of the hash."""
+    try:
+        _check_frame(path)
+        with safe_open(path, framework="pt") as file:
+            return _read_manifest(file.metadata() or {})
+    except (ArtifactError, OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} is not used: {error}") from error
+
+
+def _check_frame(path: Path) -> None:
+    """The header's claimed length against the file's, before anybody allocates for it."""
+    if not path.is_file():
+        raise ArtifactError("there is no such file.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(9)
+    claimed = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:9] != b"{":
+        raise ArtifactError("it is not a safetensors file; artifacts are made by `jigsight train`.")
+    if claimed > _MAX_HEADER_BYTES:
+        raise ArtifactError(f"its header claims {claimed:,} bytes; at most {_MAX_HEADER_BYTES:,} are read.")
+    if 8 + claimed > size:
+        raise ArtifactError(f"it is truncated: {size:,} bytes, and its header alone claims {claimed:,}.")
+
+
+def _read_manifest(metadata: dict[str, str]) -> Manifest:
+    if METADATA_KEY not in metadata:
+        raise ArtifactError(f"its metadata has no '{METADATA_KEY}' entry; it was not made by `jigsight train`.")
+    try:
+        document = json.loads(metadata[METADATA_KEY])
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactError(f"its manifest is not JSON ({error}).") from error
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FORMAT:
+        raise ArtifactError(f"its format version is {version!r}; this JigSight reads {FORMAT}. Train it again.")
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"its manifest is wrong at {where}: {first['msg']}.") from error
+
+
+def _check_hash(path: Path) -> str:
+    version = _digest(path)[:VERSION_DIGITS]
+    if path.name != version + SUFFIX:
+        raise ArtifactError(
+            f"its content has the hash {version}, so it was altered or renamed. Copy it again from where it was "
+            f"trained; if it was only renamed, call it {version}{SUFFIX}."
+        )
+    return version
+
+
+def _read_tensors(file: safe_open, manifest: Manifest) -> dict[str, Tensor]:
+    """Names, shapes and types from the header against the manifest's, then the tensors themselves."""
+    with torch.device("meta"):  # shapes without memory, whatever sizes the manifest claims
+        wanted = build_detector(manifest.detector).state_dict()
+    found = set(file.keys())
+    odd = sorted(found ^ (wanted.keys() | {SCORES}))
+    if odd:
+        raise ArtifactError(f"tensors are missing or left over: {', '.join(odd[:5])}.")
+    for name, tensor in wanted.items():
+        piece = file.get_slice(name)
+        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        if shape != tuple(tensor.shape) or dtype != _DTYPES[tensor.dtype]:
+            raise ArtifactError(
+                f"tensor {name} is {dtype} {shape}; its manifest asks for {_DTYPES[tensor.dtype]} {tuple(tensor.shape)}."
+            )
+    scores = file.get_slice(SCORES)
+    if scores.get_dtype() != "F32" or scores.get_shape() != [manifest.dataset.images]:
+        raise ArtifactError(f"{SCORES} must hold one F32 score for each of {manifest.dataset.images} images.")
+    tensors = {name: file.get_tensor(name) for name in found}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ArtifactError(f"tensor {name} holds values that are not finite.")
+    return tensors
+
+
+def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
+    with torch.device("meta"):
+        detector = build_detector(manifest.detector)
+    detector.load_state_dict({n: t for n, t in tensors.items() if n != SCORES}, assign=True)
+    return detector.eval().requires_grad_(False)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """fsync a file or a directory, so that a rename survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,54 @@
+"""The errors that JigSight raises on purpose. Each message says what was wrong and what to do.
+
+JigSightError
+├── ImageError            these bytes are not a picture that can be judged
+│   ├── UnsupportedImage  not one of the formats or pixel types that are read
+│   ├── ImageTooLarge     more pixels than allowed; found before decoding
+│   └── CorruptImage      begins like a picture but cannot be read to its end
+├── WeightsError          backbone weights that cannot be had or do not fit
+├── ArtifactError         an artifact file that must not be used
+├── ScoreError            the detector gave a score that is not a finite number
+├── DatasetError          training or test pictures that are missing or unusable  (training)
+├── RecipeError           a recipe with an unknown or impossible setting          (training)
+└── ServiceError          a request that could not be judged                      (service.errors)
+"""
+
+
+class JigSightError(Exception):
+    """Root of every error raised on purpose; its text is meant for the person who can mend it."""
+
+
+class ImageError(JigSightError):
+    """These bytes are not a picture that can be judged."""
+
+
+class UnsupportedImage(ImageError):
+    """Not one of the formats or pixel types that are read."""
+
+
+class ImageTooLarge(ImageError):
+    """More pixels than allowed; found in the header, before anything is decoded."""
+
+
+class CorruptImage(ImageError):
+    """Begins like a picture but cannot be read to its end."""
+
+
+class WeightsError(JigSightError):
+    """Backbone weights that cannot be had, or that do not fit the architecture."""
+
+
+class ArtifactError(JigSightError):
+    """An artifact file that must not be used: damaged, altered, or of another format version."""
+
+
+class ScoreError(JigSightError):
+    """The detector gave a score that is not a finite number; there is no verdict."""
+
+
+class DatasetError(JigSightError):
+    """Training or test pictures that are missing or unusable."""
+
+
+class RecipeError(JigSightError):
+    """A recipe with an unknown or impossible setting."""

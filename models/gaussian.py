@@ -1,0 +1,141 @@
+"""The dense Gaussian scorer: a normal distribution per position, Mahalanobis distance (seed, steps 5.2, 6).
+
+Owns the buffers, their packed form and the distance; estimating them is `training.fit`. With Σ = L·Lᵀ the
+whitening W = L⁻¹ is kept, so M² = ‖W(y-μ)‖², a sum of squares that rounding cannot make negative. W is lower
+triangular and only that half is stored: d(d+1)/2 floats a position.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import RecipeError
+from models.mfcsam import concatenate
+
+_BLOCK = 2**20  # floats of unpacked whitening at a time: 4 MB, which stays in the processor's cache
+
+
+def select_channels(total: int, wanted: int, *, seed: int) -> Tensor:
+    """PaDiM's random selection: `wanted` distinct channels of `total`, ascending, (wanted,) int64.
+
+    All of them, (total,), where there are no more than are wanted.
+    """
+    if wanted < 1:
+        raise RecipeError(f"at least one channel must be selected, not {wanted}")
+    if wanted >= total:
+        return torch.arange(total)
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return drawn[:wanted].sort().values
+
+
+def _lower(d: int, device: torch.device) -> Tensor:
+    """Where the lower triangle of a d x d matrix lies in its d*d numbers, row by row: (d(d+1)/2,) int64."""
+    indices = torch.tril_indices(d, d, device=device)
+    return indices[0] * d + indices[1]
+
+
+def pack_lower(matrices: Tensor) -> Tensor:
+    """(p, d, d) -> (p, d(d+1)/2): the lower triangles row by row, the diagonal included."""
+    return matrices.flatten(1).index_select(1, _lower(matrices.shape[-1], matrices.device))
+
+
+def unpack_lower(packed: Tensor, d: int) -> Tensor:
+    """(p, d(d+1)/2) -> (p, d, d), zero above the diagonal; the inverse of `pack_lower`."""
+    return _unpack(packed, _lower(d, packed.device), d)
+
+
+def _unpack(packed: Tensor, lower: Tensor, d: int) -> Tensor:
+    # index_copy_ fills the triangle faster than index_put, masked_scatter_, a gather or a copy per row.
+    return packed.new_zeros(len(packed), d * d).index_copy_(1, lower, packed).view(-1, d, d)
+
+
+def _blocks(p: int, d: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // (d * d))
+    return (slice(start, start + step) for start in range(0, p, step))
+
+
+def covariance_factor(covariance: Tensor) -> Tensor:
+    """Regularised covariances (p, d, d) -> packed whitening (p, d(d+1)/2) float32, W = L⁻¹ with Σ = L·Lᵀ.
+
+    Worked in float64, a block of positions at a time: it costs a fit little, and the covariance of fewer
+    images than channels, kept regular by ε alone, is near singular. Only Σ's lower triangle is read.
+    Positions are independent, so a caller short of memory passes a few at a time.
+    Raises RecipeError if a Σ is not positive definite.
+    """
+    p, d, _ = covariance.shape
+    packed = covariance.new_empty(p, d * (d + 1) // 2, dtype=torch.float32)
+    identity = torch.eye(d, dtype=torch.float64, device=covariance.device)
+    for block in _blocks(p, d):
+        factor, failed = torch.linalg.cholesky_ex(covariance[block].double())
+        bad = (failed != 0) | ~factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)
+        if bad.any():
+            first = block.start + int(bad.nonzero()[0, 0])
+            raise RecipeError(
+                f"the covariance at position {first} of {p} is not positive definite: "
+                "raise epsilon, or look for features that are not finite"
+            )
+        packed[block] = pack_lower(torch.linalg.solve_triangular(factor, identity, upper=False)).float()
+    return packed
+
+
+def mahalanobis(y: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """Distance of y (b, p, d) from each position's Gaussian: ‖W_p(y_p - μ_p)‖, (b, p), unsquared.
+
+    mean (p, d), whitening packed (p, d(d+1)/2). W is unpacked anew, a cache-sized block of positions at a
+    time: at p = 3136, d = 152 on 4 CPU threads this takes 15 ms for one image and 28 ms for eight. An
+    unpacked W that is kept takes 7 and 14 ms, but 290 MB more memory (3.8 GB at d = 550) and care that it is
+    never stale. Measured by `python benchmarks/gaussian_unpacking.py`.
+    """
+    p, d = mean.shape
+    if y.shape[1:] != mean.shape:
+        raise ValueError(f"features of shape {tuple(y.shape)} do not fit a mean of shape {tuple(mean.shape)}")
+    lower = _lower(d, whitening.device)
+    centred = (y - mean).permute(1, 2, 0)  # (p, d, b)
+    squared = [
+        torch.bmm(_unpack(whitening[block], lower, d), centred[block]).square().sum(dim=1)
+        for block in _blocks(p, d)
+    ]
+    return torch.cat(squared).sqrt().T  # (b, p)
+
+
+class DenseGaussian(nn.Module):
+    """Mean and whitening of `selected` channels at each position of `grid`, zero until fitted or loaded.
+
+    `channels` are those of the three levels, `grid` (height, width) is the first level's. Buffers: `indices`
+    (d,) int64, ascending, into the levels' concatenated channels; `mean` (p, d) float32; `whitening`
+    (p, d(d+1)/2) float32, packed. Nothing is derived from them and kept, so copying and loading are safe.
+    """
+
+    indices: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, channels: tuple[int, int, int], grid: tuple[int, int], selected: int) -> None:
+        super().__init__()
+        if not 1 <= selected <= sum(channels):
+            raise ValueError(f"{selected} channels cannot be selected out of {sum(channels)}")
+        self.channels = tuple(channels)
+        self.grid = (grid[0], grid[1])
+        p, d = grid[0] * grid[1], selected
+        self.register_buffer("indices", torch.arange(d))
+        self.register_buffer("mean", torch.zeros(p, d))
+        self.register_buffer("whitening", torch.zeros(p, d * (d + 1) // 2))
+
+    def embed(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels (b, c_i, h_i, w_i) -> the selected channels at each position, (b, p, d) float32.
+
+        The same as selecting from `concatenate(levels)`, but channels are selected before they are upsampled.
+        """
+        if levels[0].shape[-2:] != self.grid:
+            raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
+        picked, offset = [], 0
+        for level, channels in zip(levels, self.channels, strict=True):
+            here = (self.indices >= offset) & (self.indices < offset + channels)
+            picked.append(level.index_select(1, self.indices[here] - offset).float())
+            offset += channels
+        return concatenate(picked).flatten(2).transpose(1, 2)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
+        return mahalanobis(self.embed(levels), self.mean, self.whitening).view(-1, *self.grid)

@@ -1,0 +1,173 @@
+"""Bytes of one picture -> RGB. The only place where picture files are decoded; it writes none.
+
+A picture is decoded whole or refused by name (`ImageError`): never half, never another frame than the one
+looked at. What it is comes from its first bytes, never from a file name or a content type that a client sent.
+Pillow's plugins are called directly: `Image.open` would warn at a pixel limit that is Pillow's global state.
+16-bit pixels keep their high byte, so 16-bit and 8-bit versions of a picture decode to the same bytes.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 100_000_000
+
+# JpegImageFile reads the first picture of a phone's MPO file and leaves its previews alone.
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "WEBP": WebPImageFile,
+}
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"II\x2a\x00", "TIFF"),
+    (b"MM\x00\x2a", "TIFF"),
+    (b"II\x2b\x00", "TIFF"),
+    (b"MM\x00\x2b", "TIFF"),
+)
+_TURNS = {  # EXIF orientation -> what brings the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """One picture file -> (h, w, 3) uint8 RGB, upright (EXIF), writable and contiguous. Safe in any thread.
+
+    Grey is repeated, palettes are looked up, alpha is dropped, CMYK and YCbCr are converted.
+    Raises `UnsupportedImage` (format, pixel type, several pages), `ImageTooLarge` (more than `max_pixels`,
+    found in the header) or `CorruptImage`; no other exception, whatever the bytes.
+    """
+    name = _sniff(data)
+    try:
+        return _decode(data, name, max_pixels)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
+        raise ImageTooLarge(f"The {name} claims far more pixels than can be judged ({reason}).") from reason
+    except MemoryError as reason:
+        raise ImageTooLarge(f"The {name} needs more memory to decode than there is. Send fewer pixels.") from reason
+    except Exception as reason:  # Pillow's plugins raise a dozen types on damaged files, SyntaxError among them
+        raise CorruptImage(
+            f"The {name} cannot be read to its end ({type(reason).__name__}: {reason}). It is damaged, was cut "
+            "off or is of an unusual kind; send it again, or save it anew as PNG with 8 bits per channel."
+        ) from reason
+
+
+def media_type(data: bytes) -> str:
+    """The picture's media type by its first bytes, e.g. "image/png". Raises as `decode` does."""
+    return f"image/{_sniff(data).lower()}"
+
+
+def _sniff(data: bytes) -> str:
+    if not data:
+        raise CorruptImage("The picture is empty (0 bytes). Send the bytes of a picture file.")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    raise UnsupportedImage(
+        f"These {len(data)} bytes begin with {data[:8].hex(' ')}, which is none of {', '.join(FORMATS)}. "
+        "Convert the picture to PNG."
+    )
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    opened = _PLUGINS[name](BytesIO(data))
+    _refuse_by_header(opened, name, max_pixels)
+    if name == "PNG":
+        opened.verify()  # its checksums, which decoding alone does not look at
+        opened = _PLUGINS[name](BytesIO(data))
+    elif name == "JPEG":
+        _refuse_endless_jpeg(opened, data)
+    elif name == "TIFF":
+        _refuse_odd_tiff(opened)
+    opened.load()
+    # After loading: a TIFF was turned by Pillow itself and no longer says so.
+    turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    upright: Image.Image = opened if turn is None else opened.transpose(turn)
+    if upright.mode.startswith("I;16"):
+        grey = _high_byte(np.asarray(upright), opened)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    upright.info.pop("transparency", None)  # else palettes with it are converted with a warning
+    if upright.mode in ("La", "RGBa"):
+        upright = upright.convert(upright.mode.upper())
+    return np.array(upright.convert("RGB"))
+
+
+def _refuse_by_header(opened: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+    width, height = opened.size
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"The {name} is {width}x{height} = {width * height} pixels; at most {max_pixels} are accepted. "
+            "Scale it down or crop it to the part."
+        )
+    # Not n_frames: it walks a TIFF's whole chain of pages, which can be made millions long.
+    if getattr(opened, "is_animated", False):
+        raise UnsupportedImage(
+            f"The {name} holds several frames or pages, and a verdict on the first would let the others slip. "
+            "Send each as a picture of its own."
+        )
+    if opened.mode not in _EIGHT_BIT_MODES and not opened.mode.startswith("I;16"):
+        raise UnsupportedImage(
+            f"The {name} has pixels of type {opened.mode}, whose range from black to white is not known "
+            "(32-bit, signed, floating point or CIELAB). Save it with 8 or 16 unsigned bits per channel."
+        )
+
+
+def _refuse_endless_jpeg(opened: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse a JPEG without an end marker: libjpeg paints what is missing grey, and only warns.
+
+    Pillow has read as far as the first scan, so thumbnails in the header are behind and cannot answer for it.
+    """
+    if opened.fp is None or data.find(b"\xff\xd9", opened.fp.tell()) < 0:
+        raise CorruptImage("The JPEG has no end marker: it was cut off. Send it again.")
+
+
+def _refuse_odd_tiff(opened: ImageFile.ImageFile) -> None:
+    """Two kinds of uncompressed TIFF that Pillow would decode without a word, but not to the picture they hold."""
+    tags = opened.tag_v2  # type: ignore[attr-defined]
+    if tags.get(259, 1) != 1:
+        return
+    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
+    if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and set(bits) != {8}:
+        raise UnsupportedImage(
+            f"The TIFF keeps its colours in separate planes of {bits[0]} bits. Save them interleaved."
+        )
+    covered = 0
+    for tile in opened.tile:
+        left, top, right, bottom = tile.extents or (0, 0, 0, 0)
+        covered += (right - left) * (bottom - top)
+    if covered < opened.width * opened.height:
+        raise CorruptImage("The TIFF lists fewer strips than the picture is high: part of it is missing.")
+
+
+def _high_byte(grey: NDArray[np.uint16], opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
+    """The upper 8 of 16 bits (of 12 in a packed 12-bit TIFF), turned round where a TIFF says white is 0."""
+    bits, white_is_zero = 16, False
+    if isinstance(opened, TiffImageFile):
+        bits = opened.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        white_is_zero = opened.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
+    high = (grey >> (bits - 8)).astype(np.uint8)
+    return 255 - high if white_is_zero else high

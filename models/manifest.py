@@ -1,0 +1,78 @@
+"""The manifest: what an artifact says about itself, as canonical JSON.
+
+It holds no timestamps, host names or durations: the same inputs give the same bytes.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from models.detector import DetectorConfig
+
+FORMAT = 1
+CATEGORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+Kind = Literal["object", "texture"]
+ThresholdRule = Literal["conformal", "train_max"]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WeightsRecord(_Record):
+    """Where the backbone's weights came from before any fine-tuning, and what was in them."""
+
+    source: str
+    sha256: Sha256
+
+
+class ThresholdRecord(_Record):
+    """A score above `value` fails. `false_reject_rate` is the wished one; None under `train_max`."""
+
+    rule: ThresholdRule
+    value: FiniteFloat
+    false_reject_rate: Rate | None
+
+
+class Choice(_Record):
+    """Whether a stage is part of the detector, why, and the figures behind it (None: not measurable)."""
+
+    stage: Literal["jigsaw", "fusion"]
+    kept: bool
+    reason: str
+    figures: dict[str, float | None] = {}
+
+
+class DatasetRecord(_Record):
+    """The good images that the detector was made from."""
+
+    images: Annotated[int, Field(ge=2)]
+    fingerprint: Sha256
+
+
+class Manifest(_Record):
+    """Everything about a category's detector that is not a tensor."""
+
+    format: Literal[1] = 1
+    category: Annotated[str, Field(pattern=CATEGORY_PATTERN)]
+    kind: Kind
+    kind_reason: str
+    detector: DetectorConfig
+    weights: WeightsRecord
+    threshold: ThresholdRecord
+    choices: tuple[Choice, ...]
+    validation: dict[str, float | None]
+    dataset: DatasetRecord
+    textures: str
+    recipe: dict[str, Any]
+    packages: dict[str, str]
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, no NaN."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )

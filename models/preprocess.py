@@ -1,0 +1,125 @@
+"""From an RGB picture to the network's input, and from a score map back to the picture.
+
+Owns the only resize in the project, so that training, evaluation, the command line and the service cannot
+differ by one. The whole picture is squashed to a square: a defect at the border must be seen. A recipe may
+ask for the evaluation habit of the literature instead (resize, then cut the centre out).
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Edge = Annotated[int, Field(ge=32, le=2048)]
+
+
+class PreprocessConfig(BaseModel):
+    """Sizes and normalisation, kept in the artifact.
+
+    `image_size` is the edge of the square that the network sees, in pixels and a multiple of 32. With
+    `resize`, the picture is squashed to `resize`² and the centre `image_size`² of that is used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: Edge = 224
+    resize: Edge | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "PreprocessConfig":
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, not {self.image_size}")
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size})")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {self.std}")
+        return self
+
+
+class Preprocess(nn.Module):
+    """`resize` makes uint8 tiles on the CPU, one picture at a time; `forward` normalises a batch of them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1))
+
+    def resize(self, image: NDArray[np.uint8]) -> Tensor:
+        """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing."""
+        # .copy(): pictures may come as read-only or negative-stride views, which torch refuses.
+        pixels = torch.from_numpy(np.ascontiguousarray(image).copy()).permute(2, 0, 1)  # (3, h, w)
+        return self._squash(pixels.unsqueeze(0)).squeeze(0)
+
+    def resize_mask(self, mask: NDArray[np.bool_]) -> Tensor:
+        """(h, w) bool -> (s, s) bool, true where at least half of the pixel's area is."""
+        area = torch.from_numpy(mask.astype(np.uint8) * 255)[None, None]  # (1, 1, h, w)
+        return self._squash(area)[0, 0] >= 128
+
+    def _squash(self, pixels: Tensor) -> Tensor:
+        edge = self.config.resize or self.config.image_size
+        if pixels.shape[-2:] != (edge, edge):
+            pixels = F.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
+        margin = (edge - self.config.image_size) // 2
+        size = self.config.image_size
+        return pixels[..., margin : margin + size, margin : margin + size].contiguous()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(b, 3, s, s) uint8 -> the same shape in float32, normalised per channel, channels last in memory.
+
+        The layout is for speed alone: on CPUs the convolutions of a backbone take half the time.
+        """
+        normalised = (batch.to(self.mean.dtype) / 255 - self.mean) / self.std
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def covered_box(config: PreprocessConfig, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1), in pixels of a picture of `size` (height, width): the part the network sees."""
+    height, width = size
+    edge = config.resize or config.image_size
+    margin = (edge - config.image_size) // 2
+    low, high = margin / edge, (margin + config.image_size) / edge
+    return low * width, low * height, high * width, high * height
+
+
+def locate(score_map: NDArray[np.float32], config: PreprocessConfig, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Interpolate a map (h', w') into a picture of `size` (height, width), bilinearly; float32.
+
+    Where the network does not see the picture (outside a centre crop) the map's minimum is returned.
+    No value exceeds the map's maximum.
+    """
+    height, width = size
+    x0, y0, x1, y1 = covered_box(config, size)
+    rows, seen_rows = _interpolation(height, y0, y1, score_map.shape[0])
+    columns, seen_columns = _interpolation(width, x0, x1, score_map.shape[1])
+    located = rows @ score_map.astype(np.float32) @ columns.T
+    located[~np.outer(seen_rows, seen_columns)] = score_map.min()
+    return located
+
+
+def _interpolation(
+    pixels: int, start: float, stop: float, samples: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """One axis of `locate`: a (pixels, samples) matrix of linear weights, and which pixels are seen."""
+    share = (np.arange(pixels) + 0.5 - start) / (stop - start)
+    position = np.clip(share * samples - 0.5, 0, samples - 1)
+    left = np.minimum(position.astype(np.int64), max(samples - 2, 0))
+    right = np.minimum(left + 1, samples - 1)
+    weight = position - left
+    matrix = np.zeros((pixels, samples), np.float32)
+    index = np.arange(pixels)
+    matrix[index, left] += (1 - weight).astype(np.float32)
+    matrix[index, right] += weight.astype(np.float32)
+    return matrix, (share >= 0) & (share <= 1)

@@ -1,0 +1,144 @@
+"""Backbone weights: where they come from, and whether they fit.
+
+Four sources: torchvision's ImageNet weights (V1, downloaded once into torch's cache), a state dict in a file
+(`.pth` read without unpickling code, or `.safetensors`), the backbone inside a JigSight artifact, or none.
+"""
+
+import hashlib
+import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from models.backbone import Architecture, Backbone, weight_prefix
+from models.errors import WeightsError
+
+IMAGENET = "imagenet"
+NONE = "none"
+_SHOWN = 5
+_DOWNLOAD_SECONDS = 20.0  # without a byte
+
+
+def load_weights(backbone: Backbone, arch: Architecture, source: str) -> str:
+    """Load `source` ("imagenet", "none" or a file) into `backbone`; return a fingerprint of what is in it.
+
+    The fingerprint is the SHA-256 of the loaded tensors, so it is the same whatever file they came in.
+    Raises WeightsError if the weights cannot be had or do not fit.
+    """
+    if source != NONE:
+        state = _imagenet(arch) if source == IMAGENET else _read(Path(source))
+        _fit(backbone, _kept(state, arch, backbone), source=source, arch=arch)
+    return fingerprint(backbone.state_dict())
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """SHA-256 over the names, shapes and bytes of the tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _imagenet(arch: Architecture) -> dict[str, Tensor]:
+    weights = get_model_weights(arch)["IMAGENET1K_V1"]
+    try:
+        # check_hash: a download that broke off must not be used as if it were whole.
+        with _patience(_DOWNLOAD_SECONDS):
+            return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        name = weights.url.rsplit("/", 1)[-1]
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"The ImageNet weights of {arch} could not be downloaded ({error}). On a machine without internet: "
+            f"fetch {weights.url} elsewhere, then either put {name} into {cache}, or pass the file with "
+            f"--weights PATH/TO/{name}. `--weights none` trains from random weights (much less accurate)."
+        ) from error
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Let new connections give up; torch's downloads would wait for as long as the system does."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no weights file {path}. Give a .pth or .safetensors state dict, a JigSight artifact, "
+            f"'{IMAGENET}' or '{NONE}'."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "A state dict is expected, saved by torch.save(model.state_dict()) or by safetensors."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state dict (names of tensors); save model.state_dict(), not the model.")
+    return state
+
+
+def _kept(state: dict[str, Tensor], arch: Architecture, backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors of the layers that the backbone has, under its own names."""
+    if any(name.startswith("backbone.") for name in state):  # a JigSight artifact
+        return {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    prefix = weight_prefix(arch)
+    named = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    # Layers past the third level belong to the same network: leave them out, but keep any stranger
+    # so that it is reported.
+    return {name: t for name, t in named.items() if not _is_past_the_cut(name, arch, backbone)}
+
+
+def _is_past_the_cut(name: str, arch: Architecture, backbone: Backbone) -> bool:
+    layer = name.split(".", 1)[0]
+    if layer in backbone:
+        return False
+    if arch == "mobilenet_v2":
+        return layer.isdigit() and 13 < int(layer) <= 18
+    return layer in ("layer4", "fc")
+
+
+def _fit(backbone: Backbone, state: dict[str, Tensor], *, source: str, arch: Architecture) -> None:
+    wanted = backbone.state_dict()
+    # Statistics counters are absent from many converted files and are not used in eval mode.
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
+    missing = sorted(wanted.keys() - state.keys() - counters)
+    left_over = sorted(state.keys() - wanted.keys())
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    complaints = [
+        f"{what}: {', '.join(names[:_SHOWN])}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+        for what, names in (("missing", missing), ("left over", left_over), ("of another shape", reshaped))
+        if names
+    ]
+    if complaints:
+        raise WeightsError(f"The weights in {source} do not fit {arch}. " + "; ".join(complaints) + ".")
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
+    if broken:
+        raise WeightsError(f"The weights in {source} hold values that are not finite, first in {broken[0]}.")
+    # copy_ also turns half precision into the backbone's own.
+    backbone.load_state_dict(state, strict=False)

@@ -1,0 +1,1 @@
+"""How an artifact is used: images in over HTTP, verdicts out."""

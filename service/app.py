@@ -1,0 +1,117 @@
+"""`create_app(settings)`: routes, middleware, error handling, and the lifespan that owns what runs.
+
+The documentation at /docs loads its scripts from this service: production lines have no internet.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
+
+from service import openapi, problems
+from service.body_limit import BodyLimit
+from service.database import open_database
+from service.engine import Engine
+from service.inspector import Inspector
+from service.pictures import Pictures
+from service.registry import Registry, open_registry, pick_device
+from service.request_id import RequestId
+from service.routes import categories, health, inspections
+from service.settings import Settings
+from service.state import Service, State
+from service.store import Store
+
+logger = logging.getLogger(__name__)
+
+# Commits queue up behind one another anyway; drawing takes memory, and must not starve decoding.
+_STORING_THREADS = 8
+_READING_THREADS = 8
+_DRAWING_THREADS = 2
+
+DESCRIPTION = """Pictures of parts in, verdicts out.
+
+`POST /v1/categories/{category}/inspections` with a picture answers 201 with `pass` or `fail`, the score, the
+regions that fail and links to heatmaps. A defective part is a 201 too: errors are for requests that could
+not be judged, and never carry a verdict. A verdict that was answered has been stored.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application; nothing is opened before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        with open_service(settings) as service:
+            yield {"service": service}
+
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="JigSight",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(problems.UnexpectedErrors),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+        ],
+        swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
+    )
+    problems.install(app)
+    for router in (inspections.router, categories.router, health.router):
+        app.include_router(router)
+    openapi.install(app)
+    return app
+
+
+@contextmanager
+def open_service(settings: Settings) -> Iterator[Service]:
+    """Open the database, load the artifacts, run the engine; close all of it in reverse order.
+
+    Raises StartupError. An artifact that cannot be used is no reason not to start.
+    """
+    with ExitStack() as stack:
+        device = pick_device(settings.device)
+        store = Store(open_database(settings.url))
+        stack.callback(store.close)
+        registry = open_registry(settings.artifacts, device=device, activated=store.activated())
+        _remember(store, registry)
+        engine = Engine(batch_limit=settings.batch_limit, queue_limit=settings.queue_limit)
+        engine.start()
+        stack.callback(engine.stop)
+        pictures = Pictures(settings.pictures)
+        yield Service(
+            settings=settings,
+            registry=registry,
+            engine=engine,
+            store=store,
+            pictures=pictures,
+            inspector=Inspector(
+                engine=engine,
+                store=store,
+                pictures=pictures,
+                keep_images=settings.keep_images,
+                max_pixels=settings.max_pixels,
+                decoding=CapacityLimiter(settings.decode_threads),
+                storing=CapacityLimiter(_STORING_THREADS),
+            ),
+            reading=CapacityLimiter(_READING_THREADS),
+            drawing=CapacityLimiter(_DRAWING_THREADS),
+        )
+
+
+def _remember(store: Store, registry: Registry) -> None:
+    store.remember(each for entry in registry.entries.values() for each in entry.versions.items())
+
+
+def _version() -> str:
+    try:
+        return version("jigsight")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"

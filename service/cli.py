@@ -1,0 +1,186 @@
+"""The commands `serve` and `inspect`.
+
+Settings come from `JIGSIGHT_*` in the environment; options override them. What keeps a command from its work
+is raised as a JigSightError, for `jigsight.py` to say.
+"""
+
+import json
+import logging
+import signal
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from models.artifact import Artifact, load
+from service.app import create_app
+from service.database import open_database
+from service.errors import StartupError
+from service.offline import Finding, findings
+from service.registry import Registry, pick_device
+from service.settings import Device, KeepImages, Settings
+
+ALL_PASS, SOME_FAIL, NOT_ALL_JUDGED = 0, 1, 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an application. They raise JigSightError for what they cannot work with."""
+    app.command()(serve)
+    app.command()(inspect)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.", show_default="8000")] = None,
+    artifacts: Annotated[Path | None, typer.Option(help="Folder of artifacts.", show_default="artifacts")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for the database and kept pictures.", show_default="inspections")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to judge.", show_default="auto")] = None,
+    keep_images: Annotated[KeepImages | None, typer.Option(help="Which pictures to keep.", show_default="all")] = None,
+) -> None:
+    """Judge pictures over HTTP, with every artifact of a folder. Ctrl-C ends it.
+
+    Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
+    JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
+    JIGSIGHT_QUEUE_LIMIT and JIGSIGHT_DECODE_THREADS.
+    """
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "artifacts": artifacts,
+        "data": data,
+        "device": device,
+        "keep_images": keep_images,
+    }
+    settings = _settings({name: value for name, value in given.items() if value is not None})
+    _check(settings)
+    listener = _listen(settings.host, settings.port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn finishes what is in hand and then raises the signal again, which need not kill anything more.
+        signal.signal(number, lambda *_: None)
+    with listener:
+        _Server(uvicorn.Config(create_app(settings), log_config=None)).run(sockets=[listener])
+
+
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="<category>/<version>.safetensors")],
+    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    heatmaps: Annotated[Path | None, typer.Option(help="Write an overlay for each picture into DIR.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to judge.")] = "auto",
+) -> None:
+    """Judge picture files without a server.
+
+    Exit code 0: every part passes. 1: all were judged and at least one fails. 2: at least one picture, or
+    the artifact, could not be read; what could be read is judged and printed all the same.
+    """
+    loaded = load(artifact, device=pick_device(device))
+    judged = findings(loaded, images, heatmaps=heatmaps)
+    messages = Console(stderr=True)
+    results = list(track(judged, "judging", total=len(images), console=messages, transient=True))
+    if as_json:
+        typer.echo(json.dumps(_document(loaded, results), indent=2))
+    else:
+        Console().print(_table(loaded, results))
+    for each in results:
+        if each.error is not None:
+            typer.echo(f"{each.path}: {each.error}", err=True)
+    raise typer.Exit(_exit_code(results))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which says where it listens and what it serves once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = (sockets or [])[0].getsockname()[:2]
+        _announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", self.lifespan.state["service"].registry)
+
+
+def _announce(address: str, registry: Registry) -> None:
+    lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
+    for category, entry in registry.entries.items():
+        lines.append(f"  category       {category} ({entry.active.manifest.kind}, version {entry.active.version})")
+    lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
+    if not registry.entries:
+        lines.append(f"  nothing to serve: there is no usable artifact in {registry.folder}")
+    typer.echo("\n".join(lines))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        flaws = (f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
+        raise StartupError(f"These settings cannot be used: {'; '.join(flaws)}.") from error
+
+
+def _check(settings: Settings) -> None:
+    """Find here what would keep the service from starting, where it can be said without a traceback."""
+    if not settings.artifacts.is_dir():
+        raise StartupError(
+            f"There is no folder {settings.artifacts}. Train a category with `jigsight train --artifacts "
+            f"{settings.artifacts}`, or name the folder with --artifacts."
+        )
+    pick_device(settings.device)
+    open_database(settings.url).dispose()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another --port.") from error
+
+
+def _exit_code(results: list[Finding]) -> int:
+    if any(each.judgement is None for each in results):
+        return NOT_ALL_JUDGED
+    return SOME_FAIL if any(each.judgement and each.judgement.verdict == "fail" for each in results) else ALL_PASS
+
+
+def _table(artifact: Artifact, results: list[Finding]) -> Table:
+    table = Table(title=f"{artifact.manifest.category}, version {artifact.version}")
+    for heading in ("picture", "verdict", "score", "threshold", "p-value", "regions"):
+        table.add_column(heading, justify="left" if heading in ("picture", "verdict") else "right")
+    for each in results:
+        if each.judgement is None:
+            table.add_row(escape(str(each.path)), "[yellow]not judged[/]")
+            continue
+        colour = "red" if each.judgement.verdict == "fail" else "green"
+        numbers = (each.judgement.score, each.judgement.threshold, each.judgement.p_value)
+        table.add_row(
+            escape(str(each.path)),
+            f"[{colour}]{each.judgement.verdict}[/]",
+            *(f"{number:.4g}" for number in numbers),
+            str(len(each.judgement.regions)),
+        )
+    return table
+
+
+def _document(artifact: Artifact, results: list[Finding]) -> dict[str, Any]:
+    return {
+        "category": artifact.manifest.category,
+        "version": artifact.version,
+        "images": [_entry(each) for each in results],
+    }
+
+
+def _entry(finding: Finding) -> dict[str, Any]:
+    if finding.judgement is None or finding.size is None:
+        return {"image": str(finding.path), "verdict": None, "error": finding.error}
+    height, width = finding.size
+    entry = {"image": str(finding.path), "width": width, "height": height, **asdict(finding.judgement)}
+    return entry | ({"heatmap": str(finding.heatmap)} if finding.heatmap else {})

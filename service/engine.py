@@ -1,0 +1,199 @@
+"""One thread that runs detectors, on micro-batches of whatever is waiting.
+
+- A caller is admitted first (`admit`): at most `queue_limit` parts of a category are in hand at once, from
+  decoding to the commit, so that memory is bounded; one more is refused at once.
+- The thread takes a batch as soon as it is free, from the categories in turn, without waiting for it to fill.
+- Every part gets exactly one answer, its own. Parts whose request has gone are dropped before the batch.
+- A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.artifact import Artifact
+from service.errors import EngineStopped, JudgingFailed, QueueFull, ServiceError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the detector said about one picture, and how long that took."""
+
+    score: float
+    map: NDArray[np.float32]  # (h, w)
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    artifact: Artifact
+    tile: Tensor  # (3, s, s) uint8
+    reading: "Future[Reading]" = field(default_factory=Future)
+    since: float = field(default_factory=time.perf_counter)
+
+
+def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
+    """Tiles (3, s, s) uint8 -> one reading each, in one forward pass on the artifact's device."""
+    with torch.inference_mode():
+        batch = torch.stack(list(tiles)).to(artifact.device)  # (b, 3, s, s)
+        scores, maps = artifact.detector(batch)
+        values: list[float] = scores.float().cpu().tolist()
+        grids: NDArray[np.float32] = maps.float().cpu().numpy()  # (b, h, w)
+    return [Reading(score=value, map=grid) for value, grid in zip(values, grids, strict=True)]
+
+
+class Engine:
+    """Bounded queues, one for each category, and the thread that empties them."""
+
+    def __init__(self, *, batch_limit: int, queue_limit: int) -> None:
+        self.batch_limit = batch_limit
+        self.queue_limit = queue_limit
+        self._in_hand: Counter[str] = Counter()
+        self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
+        self._work = threading.Condition()
+        self._open = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take parts."""
+        self._open = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more parts, finish those that wait, and end the thread."""
+        with self._work:
+            self._open = False
+            self._work.notify_all()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether parts are being taken."""
+        return self._open and self._thread.is_alive()
+
+    @contextmanager
+    def admit(self, category: str) -> Iterator[None]:
+        """A place for one part, held until the block is left. Raises QueueFull if all are taken."""
+        with self._work:
+            self._refuse_if_full(category)
+            self._in_hand[category] += 1
+        try:
+            yield
+        finally:
+            with self._work:
+                self._in_hand[category] -= 1
+
+    def check_room(self, category: str) -> None:
+        """Raise QueueFull if `admit` would, so that an upload can be refused before it is read."""
+        with self._work:
+            self._refuse_if_full(category)
+
+    async def read(self, artifact: Artifact, tile: Tensor) -> Reading:
+        """The detector's reading of one tile (3, s, s) uint8. Raises JudgingFailed or EngineStopped.
+
+        If the caller is cancelled, the part is dropped unless its batch has begun.
+        """
+        part = _Part(artifact, tile)
+        with self._work:
+            if not self.alive:
+                raise _stopped()
+            self._waiting.setdefault(artifact.manifest.category, deque()).append(part)
+            self._work.notify()
+        return await asyncio.wrap_future(part.reading)
+
+    def _refuse_if_full(self, category: str) -> None:
+        if self._in_hand[category] >= self.queue_limit:
+            raise QueueFull(
+                f"{self.queue_limit} parts of category {category!r} are in hand, and no more are taken on. "
+                "Send this one again a little later."
+            )
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._answer(batch)
+        except BaseException:
+            logger.critical("the engine thread has died: nothing is judged until a restart", exc_info=True)
+        finally:
+            self._abandon()
+
+    def _next_batch(self) -> list[_Part]:
+        """What waits of the next category in turn, up to the limit; empty when stopped and nothing waits."""
+        with self._work:
+            while True:
+                while not self._waiting:
+                    if not self._open:
+                        return []
+                    self._work.wait()
+                category, queue = self._waiting.popitem(last=False)
+                batch = self._take(queue)
+                if queue:
+                    self._waiting[category] = queue  # behind the other categories
+                if batch:
+                    return batch
+
+    def _take(self, queue: deque[_Part]) -> list[_Part]:
+        """Parts of one artifact from the head of a queue; those whose caller has gone fall out."""
+        batch: list[_Part] = []
+        while queue and len(batch) < self.batch_limit:
+            if batch and queue[0].artifact is not batch[0].artifact:
+                break
+            part = queue.popleft()
+            if part.reading.set_running_or_notify_cancel():
+                batch.append(part)
+        return batch
+
+    def _answer(self, batch: list[_Part]) -> None:
+        outcomes: list[Reading | ServiceError] = [_stopped() for _ in batch]  # if the thread dies in between
+        try:
+            outcomes = self._outcomes(batch)
+        finally:
+            for part, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Reading):
+                    part.reading.set_result(outcome)
+                else:
+                    part.reading.set_exception(outcome)
+
+    def _outcomes(self, batch: list[_Part]) -> list[Reading | ServiceError]:
+        begun = time.perf_counter()
+        try:
+            readings = detect(batch[0].artifact, [part.tile for part in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                logger.exception("the detector of %s failed on a picture", batch[0].artifact.path)
+                return [JudgingFailed("The detector failed on this picture, so there is no verdict.")]
+            logger.warning("a batch of %d failed (%s); its parts are run one by one", len(batch), error)
+            return [outcome for part in batch for outcome in self._outcomes([part])]
+        seconds = time.perf_counter() - begun
+        return [
+            Reading(reading.score, reading.map, queue_seconds=begun - part.since, inference_seconds=seconds)
+            for part, reading in zip(batch, readings, strict=True)
+        ]
+
+    def _abandon(self) -> None:
+        """Answer whatever is left when the thread ends."""
+        with self._work:
+            self._open = False
+            left = [part for queue in self._waiting.values() for part in queue]
+            self._waiting.clear()
+        for part in left:
+            if part.reading.set_running_or_notify_cancel():
+                part.reading.set_exception(_stopped())
+
+
+def _stopped() -> EngineStopped:
+    return EngineStopped("The service stopped before this part was judged. Send it again when it is ready.")

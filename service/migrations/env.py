@@ -1,0 +1,13 @@
+"""Alembic's entry point: runs the steps on the connection that `service.database` hands over."""
+
+from alembic import context
+
+from service.tables import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_as_batch=True,  # SQLite alters tables by copying them
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,42 @@
+"""Probes, at the paths of the Open Inference Protocol v2."""
+
+from http import HTTPStatus
+
+from anyio import to_thread
+from fastapi import APIRouter
+
+from service.errors import NotReady, StoreUnavailable
+from service.problems import documented
+from service.schemas import Live, Ready
+from service.state import Running, Service
+
+router = APIRouter(prefix="/v2/health", tags=["health"])
+
+
+@router.get("/live")
+async def live() -> Live:
+    """Whether the process answers."""
+    return Live()
+
+
+@router.get("/ready", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def ready(service: Running) -> Ready:
+    """Whether parts can be judged; 503 with the reasons if not."""
+    reasons = await to_thread.run_sync(_reasons, service, limiter=service.reading)
+    if reasons:
+        raise NotReady("Not ready: " + "; ".join(reasons) + ".")
+    return Ready()
+
+
+def _reasons(service: Service) -> list[str]:
+    reasons = []
+    if not service.registry.entries:
+        refused = len(service.registry.refused)
+        reasons.append(f"no category is served ({refused} refused, see /v1/categories)")
+    if not service.engine.alive:
+        reasons.append("the engine takes no parts")
+    try:
+        service.store.ping()
+    except StoreUnavailable:
+        reasons.append("the database does not answer")
+    return reasons

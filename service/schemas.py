@@ -1,0 +1,140 @@
+"""What the service answers, as pydantic models: the OpenAPI document is made from them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import Kind, Manifest, ThresholdRule
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Region(_Answer):
+    """A connected part of the picture whose scores are above the threshold."""
+
+    box: Annotated[tuple[int, int, int, int], Field(description="x, y, width, height")]
+    area: Annotated[int, Field(description="pixels above the threshold")]
+    peak: Annotated[float, Field(description="its highest score")]
+
+
+class ImageSize(_Answer):
+    """Pixels of the uploaded picture, as it is looked at (after its EXIF orientation was applied)."""
+
+    width: int
+    height: int
+
+
+class Durations(_Answer):
+    """Where the time went, in milliseconds."""
+
+    decode_ms: float
+    queue_ms: Annotated[float, Field(description="waiting for the detector")]
+    inference_ms: Annotated[float, Field(description="of the whole micro-batch that the picture was in")]
+
+
+class InspectionLinks(_Answer):
+    """Where to go on from an inspection."""
+
+    self: str
+    heatmap: str
+    image: Annotated[str | None, Field(description="null if the picture was not kept")]
+    category: str
+
+
+class Inspection(_Answer):
+    """A verdict on one picture of one part. Boxes and areas are in the uploaded picture's own pixels."""
+
+    id: UUID
+    category: str
+    version: Annotated[str, Field(description="of the artifact that judged")]
+    serial: str | None
+    station: str | None
+    verdict: Literal["pass", "fail"]
+    score: Annotated[float, Field(description="how unlike good parts its worst place is")]
+    threshold: float
+    p_value: Annotated[Share, Field(description="how often a good part scores at least as high")]
+    regions: Annotated[list[Region], Field(description="highest peak first; none if the part passes")]
+    image: ImageSize
+    created_at: datetime
+    durations: Durations
+    links: InspectionLinks
+
+
+class Threshold(_Answer):
+    """A score above `value` fails; how it was set."""
+
+    value: float
+    rule: ThresholdRule
+    false_reject_rate: Annotated[float | None, Field(description="wished share of good parts rejected")]
+
+
+class CategoryLinks(_Answer):
+    """Where to go on from a category."""
+
+    self: str
+    inspections: Annotated[str, Field(description="POST pictures here")]
+
+
+class Category(_Answer):
+    """A kind of part that is served, and what judges it."""
+
+    category: str
+    version: Annotated[str, Field(description="of the active artifact")]
+    versions: Annotated[list[str], Field(description="usable files in the artifact folder, oldest first")]
+    kind: Kind
+    architecture: str
+    image_size: Annotated[int, Field(description="edge of the square that the network sees, in pixels")]
+    good_images: Annotated[int, Field(description="how many good parts it was trained on")]
+    threshold: Threshold
+    links: CategoryLinks
+
+
+class CategoryDetail(Category):
+    """A category with its active artifact's whole manifest."""
+
+    manifest: dict[str, Any]
+
+
+class Refused(_Answer):
+    """A file in the artifact folder that is not served."""
+
+    file: str
+    reason: str
+
+
+class Categories(_Answer):
+    """What is served, and what is not."""
+
+    categories: list[Category]
+    refused: list[Refused]
+
+
+class Live(_Answer):
+    """The process answers."""
+
+    live: Literal[True] = True
+
+
+class Ready(_Answer):
+    """Parts can be judged."""
+
+    ready: Literal[True] = True
+
+
+def category_fields(manifest: Manifest) -> Mapping[str, Any]:
+    """The fields of a `Category` that its manifest tells."""
+    return {
+        "category": manifest.category,
+        "kind": manifest.kind,
+        "architecture": manifest.detector.arch,
+        "image_size": manifest.detector.preprocess.image_size,
+        "good_images": manifest.dataset.images,
+        "threshold": Threshold.model_validate(manifest.threshold, from_attributes=True),
+    }

@@ -1,0 +1,42 @@
+"""What a running service consists of. The lifespan makes one; routes only read it."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from service.engine import Engine
+from service.inspector import Inspector
+from service.pictures import Pictures
+from service.registry import Registry
+from service.settings import Settings
+from service.store import Store
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of one running service."""
+
+    settings: Settings
+    registry: Registry
+    engine: Engine
+    store: Store
+    pictures: Pictures
+    inspector: Inspector
+    reading: CapacityLimiter  # threads that look things up in the database
+    drawing: CapacityLimiter  # threads that render heatmaps
+
+
+class State(TypedDict):
+    """The lifespan's state, as ASGI servers hand it to every request."""
+
+    service: Service
+
+
+async def _of_request(request: Request) -> Service:
+    service: Service = request.state.service
+    return service
+
+
+Running = Annotated[Service, Depends(_of_request)]

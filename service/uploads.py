@@ -1,0 +1,111 @@
+"""A request to inspect -> the picture's bytes and what is known about the part.
+
+The body is either the picture itself, whatever its content type says, or a multipart form with one file field
+`image`. What kind of picture it is, is found from its bytes later.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.errors import BadForm, NoImage
+
+# Any characters but controls: part serials are free text in many factories.
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_LABEL: TypeAdapter[str] = TypeAdapter(Label)
+_LONGEST_FIELD = 4096  # bytes
+_MOST_FIELDS = 16
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture as it came, and what it shows according to its sender."""
+
+    data: bytes
+    serial: str | None
+    station: str | None
+
+
+async def read_upload(request: Request, *, serial: str | None, station: str | None, limit: int) -> Upload:
+    """Read the body; `serial` and `station` come from the query. Raises NoImage or BadForm.
+
+    `limit` is the most bytes that a body may have: uploads up to it stay in memory.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        data = await request.body()
+        if not data:
+            raise NoImage(
+                "The body is empty. Send the picture itself as the body, or a multipart form with a file field `image`."
+            )
+        return Upload(data, serial, station)
+    form = await _read_form(request, limit)
+    try:
+        return Upload(
+            await _image(form),
+            _label(form, "serial", in_query=serial),
+            _label(form, "station", in_query=station),
+        )
+    finally:
+        await form.close()
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser, which takes a form that was cut off for one that has ended."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+
+    def drop(self) -> None:
+        """Close what was begun; of a part that was cut off nobody else knows."""
+        for file in getattr(self, "_files_to_close_on_error", []):
+            file.close()
+
+
+async def _read_form(request: Request, limit: int) -> FormData:
+    parser = _Form(
+        request.headers, request.stream(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
+    )
+    parser.spool_max_size = limit + 1  # the default writes larger files to the disk, which may be read-only
+    try:
+        form = await parser.parse()
+        if not parser.complete:
+            parser.drop()
+            raise MultiPartException("it was cut off, or its boundary is not the one in its content type")
+        return form
+    except MultiPartException as error:
+        raise BadForm(
+            f"The multipart form cannot be read: {error.message.rstrip('.')}. Send one file field "
+            "`image`, with a file name, and if you like the text fields `serial` and `station`."
+        ) from None
+
+
+async def _image(form: FormData) -> bytes:
+    file = form.get("image")
+    if not isinstance(file, UploadFile):
+        found = ", ".join(sorted(set(form))) or "none"
+        raise NoImage(f"The form has no file field `image` (its fields: {found}). Send the picture in one.")
+    data = await file.read()
+    if not data:
+        raise NoImage("The form's file `image` is empty (0 bytes). Send the bytes of a picture file.")
+    return data
+
+
+def _label(form: FormData, name: str, *, in_query: str | None) -> str | None:
+    values = form.getlist(name)
+    if not values:
+        return in_query
+    if in_query is not None or len(values) > 1:
+        raise BadForm(f"`{name}` is given more than once. Give it in the query or in the form, once.")
+    try:
+        return _LABEL.validate_python(values[0])
+    except ValidationError as error:
+        flaws = [{"loc": ("body", name), "msg": flaw["msg"]} for flaw in error.errors()]
+        raise RequestValidationError(flaws) from None

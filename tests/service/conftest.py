@@ -1,0 +1,23 @@
+"""A real service around the tiny artifact of tests/conftest.py."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+
+
+@pytest.fixture
+def settings(artifact_path: Path, tmp_path: Path) -> Settings:
+    """A service of category `plate` alone, with fresh data."""
+    return Settings(artifacts=artifact_path.parent.parent, data=tmp_path / "data", device="cpu")
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """A client of a running service."""
+    with TestClient(create_app(settings)) as running:
+        yield running

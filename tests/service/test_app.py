@@ -1,0 +1,155 @@
+"""What all routes share: problems, request ids, probes, categories, and documentation without the internet."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from service.app import create_app
+from service.problems import UnexpectedErrors
+from service.request_id import RequestId
+from service.settings import Settings
+from service.state import Service
+
+
+def test_nothing_is_opened_before_the_lifespan(settings: Settings) -> None:
+    create_app(settings)
+    assert not settings.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/nowhere", 404, "not-found"),
+        ("GET", "/v1/categories/nowhere", 404, "unknown-category"),
+        ("DELETE", "/v1/categories", 405, "method-not-allowed"),
+        ("GET", "/v1/inspections/nonsense", 422, "invalid-request"),
+        ("GET", "/static-offline-docs/nowhere", 404, "not-found"),
+    ],
+)
+def test_every_error_is_a_problem(client: TestClient, method: str, path: str, status: int, kind: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["type"]) == (status, f"urn:jigsight:problem:{kind}")
+    assert problem["instance"] == path
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"].endswith(".")
+
+
+def test_405_says_what_is_allowed(client: TestClient) -> None:
+    answer = client.delete("/v1/categories")
+    assert answer.headers["allow"] == "GET"
+    assert "GET" in answer.json()["detail"]
+
+
+async def _explode(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise RuntimeError("secret")
+
+
+def test_what_nobody_expected_is_a_500_without_internals(caplog: pytest.LogCaptureFixture) -> None:
+    answer = TestClient(RequestId(UnexpectedErrors(_explode))).get("/x", headers={"X-Request-ID": "cam-1:77"})
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "cam-1:77"
+    assert "secret" not in answer.text
+    assert "RuntimeError: secret" in caplog.text
+    assert "cam-1:77" in caplog.text
+
+
+def test_an_error_inside_a_route_is_a_500_too(settings: Settings) -> None:
+    app = create_app(settings)
+    app.add_api_route("/boom", lambda: 1 / 0)
+    with TestClient(app) as client:
+        answer = client.get("/boom")
+        assert answer.status_code == 500
+        assert answer.json()["type"] == "urn:jigsight:problem:internal-error"
+        assert "division" not in answer.text
+
+
+@pytest.mark.parametrize("wished", ["", "a b", "x" * 65, "ü", "a\tb"])
+def test_request_ids_that_are_not_sane_are_replaced(client: TestClient, wished: str) -> None:
+    headers = {"X-Request-ID": wished.encode()}
+    given = client.get("/v2/health/live", headers=headers).headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+def test_live_and_ready(client: TestClient) -> None:
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+
+
+def test_not_ready_says_why(client: TestClient, settings: Settings) -> None:
+    service: Service = client.app_state["service"]
+    service.engine.stop()
+    answer = client.get("/v2/health/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "engine" in answer.json()["detail"]
+    assert client.get("/v2/health/live").status_code == 200
+
+
+def test_with_nothing_to_serve_it_is_not_ready(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "plate").mkdir()
+    (tmp_path / "plate" / "0123456789ab.safetensors").write_bytes(b"garbage")
+    with TestClient(create_app(settings.model_copy(update={"artifacts": tmp_path}))) as client:
+        answer = client.get("/v2/health/ready")
+        assert answer.status_code == 503
+        assert "no category is served (1 refused" in answer.json()["detail"]
+        listed = client.get("/v1/categories").json()
+        assert listed["categories"] == []
+        assert [each["file"] for each in listed["refused"]] == ["plate/0123456789ab.safetensors"]
+        assert str(tmp_path) not in listed["refused"][0]["reason"]
+
+
+def test_categories_and_one_of_them(client: TestClient, artifact_path: Path) -> None:
+    (category,) = client.get("/v1/categories").json()["categories"]
+    assert (category["category"], category["version"]) == ("plate", artifact_path.stem)
+    assert category["versions"] == [artifact_path.stem]
+    assert category["good_images"] == 24
+    detail = client.get(category["links"]["self"]).json()
+    assert detail["manifest"]["detector"]["arch"] == category["architecture"] == "resnet18"
+    assert detail["threshold"] == category["threshold"]
+
+
+def test_which_version_is_active_survives_a_restart(
+    make: Callable[..., Path], settings: Settings, tmp_path: Path
+) -> None:
+    older, newer = (make(tmp_path / "artifacts", seed=seed).stem for seed in (1, 2))
+    app = settings.model_copy(update={"artifacts": tmp_path / "artifacts"})
+    with TestClient(create_app(app)) as client:
+        assert client.get("/v1/categories/plate").json()["version"] == newer
+        service: Service = client.app_state["service"]
+        service.store.activate("plate", older)
+    with TestClient(create_app(app)) as client:
+        assert client.get("/v1/categories/plate").json()["version"] == older
+        assert client.get("/v1/categories/plate").json()["versions"] == [older, newer]
+
+
+def test_the_documentation_needs_no_internet(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for path in loaded:
+        assert client.get(path).status_code == 200
+    assert '"validatorUrl": null' in page.text
+
+
+def test_the_document_tells_errors_as_they_are_sent(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    assert len(operations) == 8
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"]
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+    post = document["paths"]["/v1/categories/{category}/inspections"]["post"]
+    assert {"multipart/form-data", "image/png", "application/octet-stream"} < set(post["requestBody"]["content"])

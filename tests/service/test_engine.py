@@ -1,0 +1,215 @@
+"""The engine on a real detector: own results, batches, failures that stay where they are, and stopping."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.artifact import Artifact, load
+from models.images import decode
+from service.engine import Engine, Reading, detect
+from service.errors import EngineStopped, JudgingFailed, QueueFull
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    running = Engine(batch_limit=8, queue_limit=3)
+    running.start()
+    yield running
+    running.stop()
+
+
+class Gate:
+    """Holds a real detector at the door of its forward pass, and notes the batches that come."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.batches: list[int] = []
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        artifact.detector.register_forward_pre_hook(self._pass)
+
+    def _pass(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.batches.append(len(inputs[0]))
+        self.entered.set()
+        assert self.open.wait(timeout=60)
+
+
+def tile(artifact: Artifact, data: bytes) -> torch.Tensor:
+    return artifact.detector.preprocess.resize(decode(data))
+
+
+def test_a_result_in_a_batch_is_the_result_alone(artifact: Artifact, good: Callable[[int], bytes]) -> None:
+    tiles = [tile(artifact, good(seed)) for seed in range(5)]
+    together = detect(artifact, tiles)
+    for one, reading in zip(tiles, together, strict=True):
+        (alone,) = detect(artifact, [one])
+        assert reading.score == pytest.approx(alone.score, rel=1e-4)
+        np.testing.assert_allclose(reading.map, alone.map, rtol=1e-4)
+        assert reading.map.max() == pytest.approx(reading.score)
+
+
+def test_what_waits_is_one_batch_and_each_gets_its_own(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+    tiles = [tile(artifact, good(seed)) for seed in range(7)]
+    expected = [reading.score for reading in detect(artifact, tiles)]
+    gate = Gate(artifact)
+
+    async def ask() -> list[Reading]:
+        first = asyncio.create_task(engine.read(artifact, tiles[0]))
+        await asyncio.to_thread(gate.entered.wait)
+        rest = [asyncio.create_task(engine.read(artifact, each)) for each in tiles[1:]]
+        await asyncio.sleep(0)  # each has put its part into the queue
+        gate.open.set()
+        return await asyncio.gather(first, *rest)
+
+    scores = [reading.score for reading in asyncio.run(ask())]
+    assert gate.batches == [1, 6]
+    assert len(set(scores)) == 7
+    assert scores == pytest.approx(expected, rel=1e-4)
+
+
+def test_categories_take_turns(
+    engine: Engine, make: Callable[..., Path], tmp_path: Path, good: Callable[[int], bytes]
+) -> None:
+    busy, quiet = (load(make(tmp_path, category=name)) for name in ("busy", "quiet"))
+    gate, order = Gate(busy), []
+    for artifact in (busy, quiet):
+        name = artifact.manifest.category
+        artifact.detector.register_forward_hook(lambda *_, name=name: order.append(name))
+    one = tile(busy, good(0))
+
+    async def ask() -> None:
+        first = asyncio.create_task(engine.read(busy, one))
+        await asyncio.to_thread(gate.entered.wait)
+        rest = [asyncio.create_task(engine.read(busy, one)) for _ in range(17)]
+        rest.append(asyncio.create_task(engine.read(quiet, one)))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(ask())
+    assert order == ["busy", "busy", "quiet", "busy", "busy"]
+
+
+def test_a_bad_part_does_not_fail_its_neighbours(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+    fine = tile(artifact, good(1))
+    odd = torch.zeros(3, 32, 32, dtype=torch.uint8)  # not the size that the detector was made for
+    gate = Gate(artifact)
+
+    async def ask() -> list[Reading | BaseException]:
+        first = asyncio.create_task(engine.read(artifact, fine))
+        await asyncio.to_thread(gate.entered.wait)
+        rest = [asyncio.create_task(engine.read(artifact, each)) for each in (fine, odd, fine)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    first, left, middle, right = asyncio.run(ask())
+    assert isinstance(middle, JudgingFailed)
+    for reading in (left, right):
+        assert isinstance(reading, Reading)
+        assert reading.score == pytest.approx(first.score, rel=1e-4)
+
+
+def test_a_part_whose_caller_has_gone_is_not_run(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+    gate, one = Gate(artifact), tile(artifact, good(0))
+
+    async def ask() -> None:
+        first = asyncio.create_task(engine.read(artifact, one))
+        await asyncio.to_thread(gate.entered.wait)
+        gone = asyncio.create_task(engine.read(artifact, one))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        gate.open.set()
+        await first
+        await engine.read(artifact, one)
+
+    asyncio.run(ask())
+    assert gate.batches == [1, 1]
+
+
+def test_cancelling_while_a_batch_runs_harms_nobody(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+    gate, one = Gate(artifact), tile(artifact, good(0))
+
+    async def ask() -> Reading:
+        running = asyncio.create_task(engine.read(artifact, one))
+        await asyncio.to_thread(gate.entered.wait)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        gate.open.set()
+        return await engine.read(artifact, one)
+
+    assert asyncio.run(ask()).score > 0
+    assert engine.alive
+
+
+def test_places_are_limited_per_category_and_given_back(engine: Engine) -> None:
+    with engine.admit("plate"), engine.admit("plate"), engine.admit("plate"):
+        with pytest.raises(QueueFull, match="3 parts"):
+            engine.check_room("plate")
+        with pytest.raises(QueueFull), engine.admit("plate"):
+            pytest.fail("a fourth place was given")
+        engine.check_room("ring")
+    engine.check_room("plate")
+
+
+def test_stopping_finishes_what_waits_and_refuses_more(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path)
+    gate, one = Gate(artifact), tile(artifact, good(0))
+    engine = Engine(batch_limit=1, queue_limit=8)
+    engine.start()
+
+    async def ask() -> list[Reading]:
+        waiting = [asyncio.create_task(engine.read(artifact, one)) for _ in range(3)]
+        await asyncio.to_thread(gate.entered.wait)
+        stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await stopping
+        readings = await asyncio.gather(*waiting)
+        with pytest.raises(EngineStopped):
+            await engine.read(artifact, one)
+        return readings
+
+    assert len(asyncio.run(ask())) == 3
+    assert not engine.alive
+
+
+def test_a_dying_thread_answers_everybody(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path)
+    one = tile(artifact, good(0))
+    engine = Engine(batch_limit=1, queue_limit=8)
+    gate = Gate(artifact)
+
+    def die(*_: object) -> None:
+        raise SystemExit("as if the interpreter were going down")
+
+    artifact.detector.register_forward_hook(die)
+    engine.start()
+
+    async def ask() -> list[Reading | BaseException]:
+        waiting = [asyncio.create_task(engine.read(artifact, one)) for _ in range(3)]
+        await asyncio.to_thread(gate.entered.wait)
+        gate.open.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(ask())] == [EngineStopped] * 3
+    assert not engine.alive

@@ -1,0 +1,272 @@
+"""Inspecting over HTTP: verdicts, pictures, heatmaps, and what is stored when the answer arrives."""
+
+import io
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+from models.artifact import Artifact
+from models.images import decode
+from service.app import create_app
+from service.engine import detect
+from service.settings import Settings
+from service.state import Service
+
+POST = "/v1/categories/plate/inspections"
+Picture = Callable[[int], bytes]
+
+
+def running(client: TestClient) -> Service:
+    service: Service = client.app_state["service"]
+    return service
+
+
+def rows(settings: Settings) -> list[tuple[str, str]]:
+    """Identifiers and verdicts, read from the file by another connection."""
+    with sqlite3.connect(settings.data / "jigsight.sqlite") as connection:
+        return connection.execute("SELECT id, verdict FROM inspections ORDER BY id").fetchall()
+
+
+def test_a_good_part_passes_and_a_defective_one_fails(client: TestClient, good: Picture, bad: Picture) -> None:
+    passed = client.post(POST, content=good(1))
+    assert passed.status_code == 201
+    assert passed.json()["verdict"] == "pass"
+    assert passed.json()["regions"] == []
+    failed = client.post(POST, content=bad(1)).json()
+    assert failed["verdict"] == "fail"
+    assert failed["score"] > failed["threshold"] > passed.json()["score"]
+    assert failed["p_value"] == pytest.approx(1 / 25)
+    x, y, width, height = failed["regions"][0]["box"]
+    assert x <= 80
+    assert x + width >= 112
+    assert y <= 60
+    assert y + height >= 84
+    assert failed["regions"][0]["peak"] == pytest.approx(failed["score"])
+    assert failed["image"] == {"width": 128, "height": 96}
+
+
+def test_the_score_is_the_detector_s_own(client: TestClient, artifact: Artifact, bad: Picture) -> None:
+    (alone,) = detect(artifact, [artifact.detector.preprocess.resize(decode(bad(3)))])
+    answer = client.post(POST, content=bad(3)).json()
+    assert answer["score"] == pytest.approx(alone.score, rel=1e-4)
+    assert answer["version"] == artifact.version
+    assert answer["threshold"] == artifact.manifest.threshold.value
+
+
+def test_the_answer_leads_on(client: TestClient, bad: Picture) -> None:
+    answer = client.post(POST, content=bad(1), params={"serial": "A 1", "station": "end of line"})
+    inspection = answer.json()
+    assert (inspection["serial"], inspection["station"]) == ("A 1", "end of line")
+    assert answer.headers["location"] == inspection["links"]["self"] == f"/v1/inspections/{inspection['id']}"
+    assert client.get(inspection["links"]["self"]).json() == inspection
+    assert client.get(inspection["links"]["heatmap"]).status_code == 200
+    assert client.get(inspection["links"]["category"]).json()["version"] == inspection["version"]
+    assert set(inspection["durations"]) == {"decode_ms", "queue_ms", "inference_ms"}
+
+
+def test_links_carry_the_path_that_a_proxy_has_cut_off(settings: Settings, good: Picture) -> None:
+    with TestClient(create_app(settings), root_path="/vision") as client:
+        links = client.post(POST, content=good(1)).json()["links"]
+        assert all(link.startswith("/vision/v1/") for link in links.values())
+
+
+def test_what_is_answered_is_committed(client: TestClient, settings: Settings, good: Picture, bad: Picture) -> None:
+    for count, data in enumerate((good(1), bad(1), good(2)), start=1):
+        answer = client.post(POST, content=data).json()
+        assert len(rows(settings)) == count
+        assert rows(settings)[-1] == (answer["id"].replace("-", ""), answer["verdict"])
+
+
+def test_fifty_at_once_get_their_own_results(
+    client: TestClient, artifact: Artifact, good: Picture, bad: Picture
+) -> None:
+    pictures = [bad(seed) if seed % 3 == 0 else good(seed) for seed in range(50)]
+    expected = [detect(artifact, [artifact.detector.preprocess.resize(decode(data))])[0].score for data in pictures]
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(lambda data: client.post(POST, content=data), pictures))
+    assert [answer.status_code for answer in answers] == [201] * 50
+    assert [answer.json()["score"] for answer in answers] == pytest.approx(expected, rel=1e-4)
+    assert [answer.json()["verdict"] for answer in answers] == ["fail" if n % 3 == 0 else "pass" for n in range(50)]
+    assert len({answer.json()["id"] for answer in answers}) == 50
+
+
+def test_a_form_is_as_good_as_a_body(client: TestClient, bad: Picture) -> None:
+    plain = client.post(POST, content=bad(1), params={"serial": "7"}).json()
+    form = client.post(POST, files={"image": ("part.png", bad(1))}, data={"serial": "7", "station": "east"})
+    assert form.status_code == 201
+    assert form.json()["score"] == pytest.approx(plain["score"], rel=1e-4)
+    assert (form.json()["serial"], form.json()["station"]) == ("7", "east")
+    assert client.get(form.json()["links"]["image"]).content == bad(1)
+
+
+def test_the_content_type_is_not_believed(client: TestClient, good: Picture) -> None:
+    for claimed in ("image/jpeg", "application/json", "application/x-www-form-urlencoded", "nonsense"):
+        answer = client.post(POST, content=good(1), headers={"content-type": claimed})
+        assert answer.status_code == 201
+        assert client.get(answer.json()["links"]["image"]).headers["content-type"] == "image/png"
+
+
+def test_the_picture_comes_back_byte_for_byte(client: TestClient, bad: Picture) -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(bad(1))).save(file, "JPEG", quality=95)
+    links = client.post(POST, content=file.getvalue()).json()["links"]
+    answer = client.get(links["image"])
+    assert answer.content == file.getvalue()
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_four_heatmaps(client: TestClient, artifact: Artifact, bad: Picture) -> None:
+    inspection = client.post(POST, content=bad(1)).json()
+    path = inspection["links"]["self"] + "/heatmap"
+    drawn = {style: client.get(path, params={"style": style}) for style in ("overlay", "heat", "mask", "raw")}
+    opened = {style: np.asarray(Image.open(io.BytesIO(drawn[style].content))) for style in ("overlay", "heat", "mask")}
+    assert opened["overlay"].shape == opened["heat"].shape == (96, 128, 3)
+    assert set(np.unique(opened["mask"])) == {0, 255}
+    rows_hit, columns_hit = np.nonzero(opened["mask"])
+    x, y, width, height = inspection["regions"][0]["box"]
+    assert x <= columns_hit.min() <= columns_hit.max() < x + width
+    assert y <= rows_hit.min() <= rows_hit.max() < y + height
+    original = np.asarray(Image.open(io.BytesIO(bad(1))))
+    np.testing.assert_array_equal(opened["overlay"][:20, :20], original[:20, :20])  # calm where the part is good
+    raw = np.load(io.BytesIO(drawn["raw"].content), allow_pickle=False)
+    assert drawn["raw"].headers["x-map-shape"] == "16,16"
+    assert raw.shape == (16, 16)
+    assert float(raw.max()) == pytest.approx(inspection["score"], rel=1e-3)
+    assert client.get(path).content == drawn["overlay"].content
+
+
+def test_an_upright_picture_is_judged_whatever_its_exif_says(client: TestClient, bad: Picture) -> None:
+    turned = io.BytesIO()
+    picture = Image.open(io.BytesIO(bad(1))).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me clockwise"
+    picture.save(turned, "PNG", exif=exif)
+    plain, rotated = client.post(POST, content=bad(1)).json(), client.post(POST, content=turned.getvalue()).json()
+    assert rotated["image"] == plain["image"] == {"width": 128, "height": 96}
+    assert rotated["score"] == pytest.approx(plain["score"], rel=1e-4)
+    assert client.get(rotated["links"]["heatmap"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("all", [True, True]), ("rejects", [False, True]), ("none", [False, False])]
+)
+def test_pictures_are_kept_by_policy(
+    settings: Settings, policy: str, kept: list[bool], good: Picture, bad: Picture
+) -> None:
+    with TestClient(create_app(settings.model_copy(update={"keep_images": policy}))) as client:
+        answers = [client.post(POST, content=data).json() for data in (good(1), bad(1))]
+        assert [answer["links"]["image"] is not None for answer in answers] == kept
+        for answer, there in zip(answers, kept, strict=True):
+            path = answer["links"]["self"]
+            assert client.get(answer["links"]["heatmap"]).status_code == 200
+            assert client.get(f"{path}/image").status_code == (200 if there else 404)
+            overlay = client.get(f"{path}/heatmap?style=overlay")
+            assert overlay.status_code == (200 if there else 404)
+            assert there or "style=heat" in overlay.json()["detail"]
+            assert client.get(f"{path}/heatmap?style=heat").status_code == 200
+
+
+def test_a_picture_whose_file_was_deleted_is_gone(client: TestClient, settings: Settings, bad: Picture) -> None:
+    path = client.post(POST, content=bad(1)).json()["links"]["self"]
+    for file in settings.pictures.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    for rest in ("/image", "/heatmap?style=overlay"):
+        answer = client.get(path + rest)
+        assert answer.status_code == 410
+        assert "style=heat" in answer.json()["detail"]
+    assert client.get(f"{path}/heatmap?style=heat").status_code == 200
+
+
+def test_a_restart_forgets_nothing_even_without_the_artifact(
+    make: Callable[..., Path], settings: Settings, tmp_path: Path, bad: Picture
+) -> None:
+    folder = tmp_path / "artifacts"
+    path = make(folder)
+    moved = settings.model_copy(update={"artifacts": folder})
+    with TestClient(create_app(moved)) as client:
+        before = client.post(POST, content=bad(1)).json()
+        overlay = client.get(before["links"]["heatmap"]).content
+    path.unlink()
+    with TestClient(create_app(moved)) as client:
+        assert client.get(before["links"]["self"]).json() == before
+        assert client.get(before["links"]["heatmap"]).content == overlay
+        assert client.post(POST, content=bad(1)).status_code == 404
+
+
+def test_an_unknown_category_names_those_that_there_are(client: TestClient, good: Picture) -> None:
+    answer = client.post("/v1/categories/plaet/inspections", content=good(1))
+    assert answer.status_code == 404
+    assert "'plaet'" in answer.json()["detail"]
+    assert "plate" in answer.json()["detail"]
+
+
+def test_when_all_places_are_taken_one_is_told_to_come_back(settings: Settings, good: Picture) -> None:
+    with TestClient(create_app(settings.model_copy(update={"queue_limit": 2}))) as client:
+        engine = running(client).engine
+        with engine.admit("plate"), engine.admit("plate"):
+            answer = client.post(POST, content=good(1))
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["content-type"] == "application/problem+json"
+        assert client.post(POST, content=good(1)).status_code == 201
+    assert len(rows(settings)) == 1
+
+
+def test_more_at_once_than_there_are_places_is_answered_too(settings: Settings, good: Picture) -> None:
+    with TestClient(create_app(settings.model_copy(update={"queue_limit": 3}))) as client:
+        with ThreadPoolExecutor(30) as threads:
+            answers = list(threads.map(lambda seed: client.post(POST, content=good(seed)), range(30)))
+        counts = {status: [a.status_code for a in answers].count(status) for status in (201, 503)}
+        assert counts[201] >= 3
+        assert sum(counts.values()) == 30
+        assert client.post(POST, content=good(0)).status_code == 201  # every place was given back
+    assert len(rows(settings)) == counts[201] + 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_never_a_pass(
+    client: TestClient, settings: Settings, good: Picture, value: float
+) -> None:
+    scorer = running(client).registry.entry("plate").active.detector.scorer
+    with torch.no_grad():
+        scorer.mean.fill_(value)
+    answer = client.post(POST, content=good(1))
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:jigsight:problem:score-error"
+    assert "could not be judged" in answer.json()["detail"]
+    assert rows(settings) == []
+
+
+def test_a_database_that_fails_means_no_verdict(client: TestClient, settings: Settings, good: Picture) -> None:
+    with sqlite3.connect(settings.data / "jigsight.sqlite") as connection:
+        connection.execute("ALTER TABLE inspections RENAME TO elsewhere")
+    answer = client.post(POST, content=good(1))
+    assert answer.status_code == 503
+    assert "verdict" not in answer.json()
+    assert "elsewhere" not in answer.text
+    with sqlite3.connect(settings.data / "jigsight.sqlite") as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO inspections")
+    assert client.post(POST, content=good(1)).status_code == 201
+
+
+def test_a_disk_that_refuses_pictures_means_no_verdict(client: TestClient, settings: Settings, good: Picture) -> None:
+    settings.pictures.write_bytes(b"a file where a folder must be")
+    answer = client.post(POST, content=good(1))
+    assert answer.status_code == 503
+    assert rows(settings) == []
+
+
+def test_ids_that_are_unknown_or_none(client: TestClient) -> None:
+    for path in ("", "/image", "/heatmap"):
+        unknown = client.get(f"/v1/inspections/01890000-0000-7000-8000-000000000000{path}")
+        assert unknown.status_code == 404
+        assert client.get(f"/v1/inspections/nonsense{path}").status_code == 422

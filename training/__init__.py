@@ -1,0 +1,1 @@
+"""How an artifact is made, offline. The service never imports this package."""

@@ -1,0 +1,243 @@
+"""`jigsight demo`: sample parts -> train -> serve -> POST images -> verdicts, all through the real interfaces.
+
+The server is a process of its own, started as a user would start it, and is spoken to over HTTP alone.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.backbone import Architecture, build_backbone
+from models.errors import JigSightError, WeightsError
+from models.weights import IMAGENET, NONE, load_weights
+from training.datasets import TestSample, test_samples
+from training.loop import Devices
+from training.pipeline import TrainingRequest, TrainingResult, train_category
+from training.progress import Progress
+from training.recipe import Recipe, read_recipe
+from training.samples import CATEGORIES, write_category
+
+_ARCH: Architecture = "resnet18"
+_PORT = 8000
+_TRAINED_ON = 100
+_START_SECONDS = 120.0
+_SHOWN_GOOD, _SHOWN_PER_DEFECT = 5, 2
+_CAUGHT = 0.8  # the share of defective parts that the demo promises to find
+
+# Verdicts are asked for on this machine, whatever proxy the environment names.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One part that was inspected: what it is, what the service said, and where the heatmap lies."""
+
+    category: str
+    sample: TestSample
+    inspection: dict[str, Any]
+    heatmap: Path
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict fits the truth."""
+        return bool((self.inspection["verdict"] == "pass") == (self.sample.defect == "good"))
+
+
+def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
+    """Run the demo in `folder`; True if every shown part was judged as promised."""
+    objects = [name for name, category in CATEGORIES.items() if category.kind == "object"]
+    textures = [name for name, category in CATEGORIES.items() if category.kind == "texture"]
+    start = _starting_weights(console)
+    results = [_train(folder, name, start, console) for name in objects]
+    # A texture has no jigsaw of its own: without ImageNet weights it borrows what the object's has learnt.
+    borrowed = str(results[0].artifact) if start == NONE else start
+    results += [_train(folder, name, borrowed, console) for name in textures]
+    with _server(folder, console) as address:
+        console.rule("inspecting over HTTP")
+        shown = [
+            _inspect(address, folder, result.category, sample)
+            for result in results
+            for sample in _samples(folder, result.category)
+        ]
+        console.print(_table(shown))
+        kept = _promise_kept(shown, console)
+        console.print(f"Heatmaps: {folder / 'heatmaps'}/*.png   The API: {address}/docs", highlight=False)
+        if not once:
+            console.print("The service stays up; Ctrl-C ends it.")
+            _wait_for_interrupt()
+    return kept
+
+
+def _starting_weights(console: Console) -> str:
+    try:
+        load_weights(build_backbone(_ARCH), _ARCH, IMAGENET)
+    except WeightsError:
+        console.print(
+            "ImageNet weights cannot be fetched here, so the demo goes on with a backbone that the jigsaw alone "
+            "teaches, from random weights, on the sample parts. Train your own parts with real weights (README)."
+        )
+        return NONE
+    return IMAGENET
+
+
+def _train(folder: Path, category: str, weights: str, console: Console) -> TrainingResult:
+    console.rule(f"training {category}")
+    progress = Progress(console)
+    with progress.step("rendering sample parts", _TRAINED_ON) as step:
+        write_category(folder / "parts", category, train=_TRAINED_ON, progress=lambda done, _: step.reach(done))
+    request = TrainingRequest(
+        data=folder / "parts",
+        category=category,
+        recipe=_recipe(pretrained=weights == IMAGENET),
+        arch=_ARCH,
+        weights=weights,
+        textures=None,
+        kind="auto",
+        devices=Devices(),
+        artifacts=folder / "artifacts",
+    )
+    result = train_category(request, progress)
+    console.print(
+        f"{category}: artifact {result.artifact}, threshold {result.threshold.value:.3f}", highlight=False, soft_wrap=True
+    )
+    return result
+
+
+def _recipe(*, pretrained: bool) -> Recipe:
+    recipe = read_recipe("demo")
+    if not pretrained:
+        return recipe
+    gentle = recipe.jigsaw.schedule.model_copy(update={"learning_rate": 3e-5, "max_epochs": 2})
+    return recipe.model_copy(update={"jigsaw": recipe.jigsaw.model_copy(update={"schedule": gentle})})
+
+
+@contextmanager
+def _server(folder: Path, console: Console) -> Iterator[str]:
+    """`jigsight serve` in a process of its own, ready; its log is in the demo's folder."""
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "jigsight", "serve", "--artifacts", str(folder / "artifacts")]
+    command += ["--data", str(folder / "service"), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            _wait_until_ready(address, process, log)
+            console.print(f"The service is up at {address} (its log: {log}).", highlight=False, soft_wrap=True)
+            yield address
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _free_port() -> int:
+    for port in (_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise JigSightError("There is no free port on localhost for the demo's server.")
+
+
+def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise JigSightError(f"The demo's server ended with status {process.returncode}; its log is {log}.")
+        try:
+            with _opener.open(f"{address}/v2/health/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise JigSightError(f"The demo's server was not ready after {_START_SECONDS:.0f} s; its log is {log}.")
+
+
+def _samples(folder: Path, category: str) -> list[TestSample]:
+    """A few good test parts and a few with each kind of defect."""
+    seen: Counter[str] = Counter()
+    picked = []
+    for sample in test_samples(folder / "parts", category):
+        seen[sample.defect] += 1
+        if seen[sample.defect] <= (_SHOWN_GOOD if sample.defect == "good" else _SHOWN_PER_DEFECT):
+            picked.append(sample)
+    return picked
+
+
+def _inspect(address: str, folder: Path, category: str, sample: TestSample) -> Shown:
+    name = f"{category}-{sample.defect}-{sample.path.stem}"
+    query = urllib.parse.urlencode({"serial": name, "station": "demo"})
+    request = urllib.request.Request(
+        f"{address}/v1/categories/{category}/inspections?{query}",
+        data=sample.path.read_bytes(),
+        headers={"Content-Type": "image/png"},
+        method="POST",
+    )
+    try:
+        with _opener.open(request, timeout=60) as response:
+            inspection = json.load(response)
+        with _opener.open(f"{address}/v1/inspections/{inspection['id']}/heatmap?style=overlay", timeout=60) as response:
+            picture = response.read()
+    except urllib.error.HTTPError as error:
+        raise JigSightError(f"{sample.path} was not judged: {error.read().decode(errors='replace')}") from error
+    heatmap = folder / "heatmaps" / f"{name}.png"
+    heatmap.parent.mkdir(parents=True, exist_ok=True)
+    heatmap.write_bytes(picture)
+    return Shown(category, sample, inspection, heatmap)
+
+
+def _table(shown: list[Shown]) -> Table:
+    table = Table(title="Verdicts")
+    for column in ("category", "part", "truth", "verdict", "score", "threshold", "", "heatmap"):
+        table.add_column(column, justify="right" if column in ("score", "threshold") else "left", no_wrap=True)
+    for one in shown:
+        verdict = one.inspection["verdict"]
+        table.add_row(
+            one.category,
+            one.sample.path.name,
+            one.sample.defect,
+            f"[{'green' if verdict == 'pass' else 'red'}]{verdict}[/]",
+            f"{one.inspection['score']:.3f}",
+            f"{one.inspection['threshold']:.3f}",
+            "" if one.right else "[bold yellow]wrong[/]",
+            one.heatmap.name,
+        )
+    return table
+
+
+def _promise_kept(shown: list[Shown], console: Console) -> bool:
+    good = [one.right for one in shown if one.sample.defect == "good"]
+    defective = [one.right for one in shown if one.sample.defect != "good"]
+    console.print(
+        f"{sum(good)} of {len(good)} good parts pass, {sum(defective)} of {len(defective)} defective parts fail."
+    )
+    if all(good) and sum(defective) >= _CAUGHT * len(defective):
+        return True
+    console.print(f"[bold red]The demo promises that all good ones pass and {_CAUGHT:.0%} of the defective ones fail.[/]")
+    return False
+
+
+def _wait_for_interrupt() -> None:
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return

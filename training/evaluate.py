@@ -1,0 +1,243 @@
+"""An artifact against pictures whose truth is known: figures for the line, and for comparing methods.
+
+Judges with `Artifact.judge` on `Artifact.detector`'s output, as the service does. At the artifact's threshold:
+the share of good parts rejected and of defects missed. Without one: image AUROC, pixel AUROC and AUPRO; the
+pixel figures in the frame that the network sees, over good pictures and those defective ones that have a mask.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
+
+from models.artifact import Artifact
+from models.errors import DatasetError, ScoreError
+from models.preprocess import PreprocessConfig, locate
+from models.verdict import Judgement
+from training.arrays import Mask
+from training.datasets import GOOD, TestSample, read_image, read_mask
+from training.metrics import aupro, image_auroc, pixel_auroc
+
+_READERS = 4  # threads that decode the pictures of a batch
+
+
+@dataclass(frozen=True)
+class JudgedImage:
+    """One picture, its truth (`defect`) and what the detector says. `p_value`: see `Calibration.p_value`."""
+
+    path: str
+    defect: str
+    score: float
+    verdict: Literal["pass", "fail"]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class DefectFigures:
+    """A defect type, or "good". `auroc` is against the good pictures; None for them, or without any."""
+
+    images: int
+    rejected: int
+    missed: int
+    auroc: float | None
+    mean_score: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the figures were made from, for pictures of them: maps (n, h, w) float32 in the order of `samples`."""
+
+    samples: tuple[TestSample, ...]
+    maps: NDArray[np.float32]
+    preprocess: PreprocessConfig
+    calibration_scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures. None stands for what cannot be told: no masks, no good or no defective pictures.
+
+    `false_reject_rate` and `miss_rate` are measured; `alpha` is the rate that the threshold was chosen for.
+    """
+
+    category: str
+    version: str
+    image_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    threshold: float
+    threshold_rule: str
+    alpha: float | None
+    false_reject_rate: float | None
+    miss_rate: float | None
+    by_defect: dict[str, DefectFigures]
+    images: tuple[JudgedImage, ...]
+    evidence: Evidence
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the evidence, as plain values."""
+        document = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "evidence"}
+        document["by_defect"] = {name: asdict(figures) for name, figures in self.by_defect.items()}
+        document["images"] = [asdict(image) for image in self.images]
+        return document
+
+
+@dataclass(frozen=True)
+class _Reading:
+    judgement: Judgement
+    map: NDArray[np.float32]
+    truth: Mask | None  # (s, s); None where it is not known
+
+
+def evaluate(
+    artifact: Artifact,
+    samples: Sequence[TestSample],
+    *,
+    false_reject_rate: float | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Judge every sample and count; `progress(done, total)` is called after each.
+
+    `false_reject_rate` asks for the calibration's threshold for that rate instead of the artifact's own. Raises
+    DatasetError for pictures and masks that cannot be used, ScoreError where there is no verdict.
+    """
+    if not samples:
+        raise DatasetError("There are no test pictures to evaluate on.")
+    threshold, rule, alpha = _threshold(artifact, false_reject_rate)
+    readings = []
+    for reading in _read(artifact, samples, threshold=threshold, batch_size=batch_size):
+        readings.append(reading)
+        if progress is not None:
+            progress(len(readings), len(samples))
+    images = tuple(_judged(sample, reading.judgement) for sample, reading in zip(samples, readings, strict=True))
+    preprocess = artifact.manifest.detector.preprocess
+    return Evaluation(
+        category=artifact.manifest.category,
+        version=artifact.version,
+        threshold=threshold,
+        threshold_rule=rule,
+        alpha=alpha,
+        **_image_figures(images),
+        **_pixel_figures(readings, preprocess),
+        images=images,
+        evidence=Evidence(
+            samples=tuple(samples),
+            maps=np.stack([reading.map for reading in readings]),
+            preprocess=preprocess,
+            calibration_scores=artifact.calibration.scores.numpy(),
+        ),
+    )
+
+
+def table(evaluation: Evaluation) -> Table:
+    """The figures for a terminal: a row per defect type, the whole below."""
+    result = Table(
+        title=f"{evaluation.category} {evaluation.version}",
+        caption=f"image AUROC {_text(evaluation.image_auroc)}   pixel AUROC {_text(evaluation.pixel_auroc)}   "
+        f"AUPRO {_text(evaluation.aupro)}\ngood parts rejected {_percent(evaluation.false_reject_rate)}   "
+        f"defects missed {_percent(evaluation.miss_rate)}   threshold {evaluation.threshold:.4f} "
+        f"({evaluation.threshold_rule}{'' if evaluation.alpha is None else f', {evaluation.alpha:g}'})",
+    )
+    result.add_column("defect")
+    for name in ("images", "rejected", "missed", "AUROC", "mean score"):
+        result.add_column(name, justify="right")
+    for name, figures in evaluation.by_defect.items():
+        missed = "" if name == GOOD else str(figures.missed)
+        counts = (str(figures.images), str(figures.rejected), missed)
+        result.add_row(name, *counts, _text(figures.auroc), f"{figures.mean_score:.3f}")
+    return result
+
+
+def _threshold(artifact: Artifact, false_reject_rate: float | None) -> tuple[float, str, float | None]:
+    if false_reject_rate is not None:
+        return artifact.calibration.threshold(false_reject_rate), "conformal", false_reject_rate
+    own = artifact.manifest.threshold
+    return own.value, own.rule, own.false_reject_rate
+
+
+def _read(
+    artifact: Artifact, samples: Sequence[TestSample], *, threshold: float, batch_size: int
+) -> Iterator[_Reading]:
+    preprocess = artifact.detector.preprocess
+
+    def prepare(sample: TestSample) -> tuple[tuple[int, int], Tensor, Mask | None]:
+        image = read_image(sample.path)
+        size = (image.shape[0], image.shape[1])
+        tile = preprocess.resize(image)
+        if sample.mask is not None:
+            return size, tile, preprocess.resize_mask(read_mask(sample.mask, size=size)).numpy()
+        return size, tile, np.zeros(tile.shape[1:], np.bool_) if sample.is_good else None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            sizes, tiles, truths = zip(*pool.map(prepare, batch), strict=True)
+            with torch.inference_mode():
+                detection = artifact.detector(torch.stack(tiles).to(artifact.device))
+            scores, maps = detection.score.tolist(), detection.map.cpu().numpy()
+            for sample, size, truth, score, score_map in zip(batch, sizes, truths, scores, maps, strict=True):
+                try:
+                    judgement = artifact.judge(score, score_map, size=size, threshold=threshold)
+                except ScoreError as error:
+                    raise ScoreError(f"{sample.path}: {error}") from error
+                yield _Reading(judgement, score_map, truth)
+
+
+def _judged(sample: TestSample, judgement: Judgement) -> JudgedImage:
+    return JudgedImage(
+        path=str(sample.path),
+        defect=sample.defect,
+        score=judgement.score,
+        verdict=judgement.verdict,
+        p_value=judgement.p_value,
+    )
+
+
+def _image_figures(images: Sequence[JudgedImage]) -> dict[str, Any]:
+    scores = np.array([image.score for image in images])
+    rejected = np.array([image.verdict == "fail" for image in images])
+    defects = np.array([image.defect for image in images])
+    good = defects == GOOD
+    by_defect = {}
+    for name in dict.fromkeys(defects.tolist()):
+        mine = defects == name
+        by_defect[name] = DefectFigures(
+            images=int(mine.sum()),
+            rejected=int(rejected[mine].sum()),
+            missed=0 if name == GOOD else int((~rejected[mine]).sum()),
+            auroc=None if name == GOOD else image_auroc(scores[mine | good], mine[mine | good]),
+            mean_score=float(scores[mine].mean()),
+        )
+    return {
+        "image_auroc": image_auroc(scores, ~good),
+        "false_reject_rate": float(rejected[good].mean()) if good.any() else None,
+        "miss_rate": float((~rejected[~good]).mean()) if not good.all() else None,
+        "by_defect": by_defect,
+    }
+
+
+def _pixel_figures(readings: Sequence[_Reading], preprocess: PreprocessConfig) -> dict[str, Any]:
+    known = [(reading.map, reading.truth) for reading in readings if reading.truth is not None]
+    if not any(truth.any() for _, truth in known):
+        return {"pixel_auroc": None, "aupro": None}
+    masks = np.stack([truth for _, truth in known])
+    # The tile is a picture that is seen whole, whatever was cropped to make it.
+    tile = preprocess.model_copy(update={"resize": None})
+    size = (masks.shape[1], masks.shape[2])
+    maps = np.stack([locate(score_map, tile, size) for score_map, _ in known])
+    return {"pixel_auroc": pixel_auroc(maps, masks), "aupro": aupro(maps, masks)}
+
+
+def _text(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.4f}"
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1%}"
