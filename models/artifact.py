@@ -10,6 +10,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.backbone import channels
 from models.calibration import Calibration
 from models.detector import Detector, build_detector
 from models.errors import ArtifactError
@@ -30,6 +32,7 @@ METADATA_KEY = "jigsight"
 SCORES = "calibration.scores"
 VERSION_DIGITS = 12
 _MAX_HEADER_BYTES = 16 * 2**20
+_FAULTS = (ArtifactError, OSError, SafetensorError, ValueError, RuntimeError)
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL", torch.float16: "F16"}
 
 
@@ -90,12 +93,11 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
             manifest = _read_manifest(file.metadata() or {})
             version = _check_hash(path)
             tensors = _read_tensors(file, manifest)
+        _check_values(tensors, manifest)
         detector = _assemble(manifest, tensors)
         calibration = Calibration(tensors[SCORES])
-    except ArtifactError as error:
-        raise ArtifactError(f"{path} is not used: {error}") from error
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path} is not used: it cannot be read ({error}).") from error
+    except _FAULTS as error:
+        raise _refusal(path, error) from error
     place = torch.device(device)
     return Artifact(
         path=path,
@@ -113,8 +115,13 @@ def read_manifest(path: Path) -> Manifest:
         _check_frame(path)
         with safe_open(path, framework="pt") as file:
             return _read_manifest(file.metadata() or {})
-    except (ArtifactError, OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} is not used: {error}") from error
+    except _FAULTS as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: Exception) -> ArtifactError:
+    reason = str(error) if isinstance(error, ArtifactError) else f"it cannot be read ({error})."
+    return ArtifactError(f"{path} is not used: {reason}")
 
 
 def _check_frame(path: Path) -> None:
@@ -137,18 +144,31 @@ def _read_manifest(metadata: dict[str, str]) -> Manifest:
     if METADATA_KEY not in metadata:
         raise ArtifactError(f"its metadata has no '{METADATA_KEY}' entry; it was not made by `jigsight train`.")
     try:
-        document = json.loads(metadata[METADATA_KEY])
-    except (json.JSONDecodeError, RecursionError) as error:
+        document = json.loads(metadata[METADATA_KEY], object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"its manifest is not JSON ({error}).") from error
     version = document.get("format") if isinstance(document, dict) else None
     if version != FORMAT:
         raise ArtifactError(f"its format version is {version!r}; this JigSight reads {FORMAT}. Train it again.")
     try:
-        return Manifest.model_validate(document)
+        manifest = Manifest.model_validate(document)
+        # What cannot be written again (too deep, infinite, half a surrogate pair) must not come up later.
+        manifest.to_json().encode()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(f"its manifest is wrong at {where}: {first['msg']}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"its manifest holds a value that is not plain JSON ({error}).") from error
+    return manifest
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Readers of JSON differ in which of two equal keys they believe."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("an object names a key twice")
+    return document
 
 
 def _check_hash(path: Path) -> str:
@@ -161,8 +181,11 @@ def _check_hash(path: Path) -> str:
     return version
 
 
-def _read_tensors(file: safe_open, manifest: Manifest) -> dict[str, Tensor]:
-    """Names, shapes and types from the header against the manifest's, then the tensors themselves."""
+def _read_tensors(file: Any, manifest: Manifest) -> dict[str, Tensor]:
+    """Names, shapes and types from the header against the manifest's, then the tensors themselves.
+
+    `file` is safetensors' `safe_open`, which carries no types.
+    """
     with torch.device("meta"):  # shapes without memory, whatever sizes the manifest claims
         wanted = build_detector(manifest.detector).state_dict()
     found = set(file.keys())
@@ -174,16 +197,30 @@ def _read_tensors(file: safe_open, manifest: Manifest) -> dict[str, Tensor]:
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
         if shape != tuple(tensor.shape) or dtype != _DTYPES[tensor.dtype]:
             raise ArtifactError(
-                f"tensor {name} is {dtype} {shape}; its manifest asks for {_DTYPES[tensor.dtype]} {tuple(tensor.shape)}."
+                f"tensor {name} is {dtype} {shape}; its manifest asks for {_DTYPES[tensor.dtype]} "
+                f"{tuple(tensor.shape)}."
             )
     scores = file.get_slice(SCORES)
     if scores.get_dtype() != "F32" or scores.get_shape() != [manifest.dataset.images]:
         raise ArtifactError(f"{SCORES} must hold one F32 score for each of {manifest.dataset.images} images.")
-    tensors = {name: file.get_tensor(name) for name in found}
+    return {name: file.get_tensor(name) for name in found}
+
+
+def _check_values(tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    """What must hold of the numbers, lest a detector fail, or pass everything, once it is in use."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ArtifactError(f"tensor {name} holds values that are not finite.")
-    return tensors
+    indices = tensors["scorer.indices"]
+    total = sum(channels(manifest.detector.arch))
+    if indices[0] < 0 or indices[-1] >= total or (indices[1:] <= indices[:-1]).any():
+        raise ArtifactError(f"tensor scorer.indices must hold ascending channel numbers from 0 to {total - 1}.")
+    row = torch.arange(len(indices))
+    if (tensors["scorer.whitening"][:, row * (row + 3) // 2] <= 0).any():
+        raise ArtifactError("tensor scorer.whitening has a diagonal that is not positive: it was never fitted.")
+    for name, wished in (("mean", manifest.detector.preprocess.mean), ("std", manifest.detector.preprocess.std)):
+        if tensors[f"preprocess.{name}"].flatten().tolist() != torch.tensor(wished).tolist():
+            raise ArtifactError(f"tensor preprocess.{name} contradicts the manifest, which says {wished}.")
 
 
 def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
@@ -199,7 +236,7 @@ def _digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """fsync a file or a directory, so that a rename survives a power cut."""
+    """Flush a file or a directory, so that a rename survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -49,6 +49,7 @@ class Backbone(nn.ModuleDict):
         self.ends = ends
 
     def forward(self, x: Tensor) -> Levels:
+        """Run the layers and keep what comes out of the three that end a level."""
         levels = []
         for name, layer in self.items():
             x = layer(x)

@@ -5,14 +5,14 @@ All sizes live in `DetectorConfig`; `build_detector` is the only place where sub
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.backbone import Architecture, Backbone, Levels, build_backbone, channels, grids
 from models.gaussian import DenseGaussian
 from models.mfcsam import Fusion
 from models.preprocess import Preprocess, PreprocessConfig
-from models.smoothing import Smoothing
+from models.smoothing import Smoothing, kernel_radius
 
 FusionName = Literal["none", "mfcsam"]
 
@@ -39,6 +39,14 @@ class DetectorConfig(BaseModel):
     fusion: FusionName
     scorer: DenseGaussianConfig
     smoothing: Annotated[float, Field(ge=0, le=32)]
+
+    @model_validator(mode="after")
+    def _kernel_fits(self) -> "DetectorConfig":
+        size = self.preprocess.image_size
+        edge = grids(size)[0][0]
+        if kernel_radius(self.smoothing * edge / size) >= edge:
+            raise ValueError(f"smoothing of {self.smoothing} px is too wide for an image_size of {size}")
+        return self
 
 
 class Detection(NamedTuple):

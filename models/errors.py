@@ -7,6 +7,7 @@ JigSightError
 │   └── CorruptImage      begins like a picture but cannot be read to its end
 ├── WeightsError          backbone weights that cannot be had or do not fit
 ├── ArtifactError         an artifact file that must not be used
+├── DeviceError           a device that is asked for and not there
 ├── ScoreError            the detector gave a score that is not a finite number
 ├── DatasetError          training or test pictures that are missing or unusable  (training)
 ├── RecipeError           a recipe with an unknown or impossible setting          (training)
@@ -40,6 +41,10 @@ class WeightsError(JigSightError):
 
 class ArtifactError(JigSightError):
     """An artifact file that must not be used: damaged, altered, or of another format version."""
+
+
+class DeviceError(JigSightError):
+    """A device that is asked for and not there."""
 
 
 class ScoreError(JigSightError):

@@ -80,9 +80,10 @@ def _above(
     """
     # Interpolation may round up; nothing between the samples is above the highest of them.
     located = np.minimum(locate(score_map, preprocess, size), score_map.max())
-    above: NDArray[np.bool_] = located.astype(np.float64) > threshold
+    limit = np.float64(threshold)  # not a float, which numpy would round to the map's float32
+    above: NDArray[np.bool_] = located > limit
     x0, y0, x1, y1 = covered_box(preprocess, size)
-    rows, columns = np.nonzero(score_map.astype(np.float64) > threshold)
+    rows, columns = np.nonzero(score_map > limit)
     y = y0 + (rows + 0.5) / score_map.shape[0] * (y1 - y0)
     x = x0 + (columns + 0.5) / score_map.shape[1] * (x1 - x0)
     above[: math.floor(y0)] = above[math.ceil(y1) :] = False

@@ -97,7 +97,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
     opened = _PLUGINS[name](BytesIO(data))
     _refuse_by_header(opened, name, max_pixels)
     if name == "PNG":
-        opened.verify()  # its checksums, which decoding alone does not look at
+        opened.verify()  # the checksums: decoding alone looks at none, and not always at zlib's
         opened = _PLUGINS[name](BytesIO(data))
     elif name == "JPEG":
         _refuse_endless_jpeg(opened, data)

@@ -20,7 +20,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # constants: an infinity in a recipe must be refused by `to_json`, not written as null.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class WeightsRecord(_Record):
@@ -44,7 +45,7 @@ class Choice(_Record):
     stage: Literal["jigsaw", "fusion"]
     kept: bool
     reason: str
-    figures: dict[str, float | None] = {}
+    figures: dict[str, FiniteFloat | None] = {}
 
 
 class DatasetRecord(_Record):
@@ -65,7 +66,7 @@ class Manifest(_Record):
     weights: WeightsRecord
     threshold: ThresholdRecord
     choices: tuple[Choice, ...]
-    validation: dict[str, float | None]
+    validation: dict[str, FiniteFloat | None]
     dataset: DatasetRecord
     textures: str
     recipe: dict[str, Any]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name that torch's own documentation uses
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Levels

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
+PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 class PreprocessConfig(BaseModel):
@@ -31,8 +32,8 @@ class PreprocessConfig(BaseModel):
 
     image_size: Edge = 224
     resize: Edge | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: PerChannel = IMAGENET_MEAN
+    std: PerChannel = IMAGENET_STD
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "PreprocessConfig":
@@ -104,8 +105,10 @@ def locate(score_map: NDArray[np.float32], config: PreprocessConfig, size: tuple
     x0, y0, x1, y1 = covered_box(config, size)
     rows, seen_rows = _interpolation(height, y0, y1, score_map.shape[0])
     columns, seen_columns = _interpolation(width, x0, x1, score_map.shape[1])
-    located = rows @ score_map.astype(np.float32) @ columns.T
-    located[~np.outer(seen_rows, seen_columns)] = score_map.min()
+    lowest, highest = score_map.min(), score_map.max()
+    located: NDArray[np.float32] = rows @ score_map.astype(np.float32) @ columns.T
+    np.clip(located, lowest, highest, out=located)  # weights that add up to one only nearly may exceed it
+    located[~np.outer(seen_rows, seen_columns)] = lowest
     return located
 
 

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 _REACH = 4.0  # standard deviations after which the kernel is cut off
 
 
+def kernel_radius(sigma: float) -> int:
+    """How far the kernel reaches, in pixels of the map; a map must be larger than that."""
+    return math.ceil(_REACH * sigma)
+
+
 class Smoothing(nn.Module):
     """(b, h, w) -> (b, h, w), a separable Gaussian with mirrored borders.
 
@@ -19,12 +24,13 @@ class Smoothing(nn.Module):
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
-        self.radius = math.ceil(_REACH * sigma)
+        self.radius = kernel_radius(sigma)
         offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
         weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
         self.register_buffer("kernel", weights / weights.sum())
 
     def forward(self, score_map: Tensor) -> Tensor:
+        """(b, h, w) float32, both edges larger than the kernel's radius -> the same, smoothed."""
         if self.radius == 0:
             return score_map
         r = self.radius

@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model_weights
@@ -34,7 +34,7 @@ def load_weights(backbone: Backbone, arch: Architecture, source: str) -> str:
     """
     if source != NONE:
         state = _imagenet(arch) if source == IMAGENET else _read(Path(source))
-        _fit(backbone, _kept(state, arch, backbone), source=source, arch=arch)
+        _fit(backbone, _kept(state, arch), source=source, arch=arch)
     return fingerprint(backbone.state_dict())
 
 
@@ -51,15 +51,16 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 def _imagenet(arch: Architecture) -> dict[str, Tensor]:
     weights = get_model_weights(arch)["IMAGENET1K_V1"]
     try:
-        # check_hash: a download that broke off must not be used as if it were whole.
+        # check_hash: a download that broke off must not be used as if it were whole. weights_only: what
+        # lies in the cache already is not checked, and must not be run either.
         with _patience(_DOWNLOAD_SECONDS):
-            return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
+            return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except Exception as error:  # network, disk and unpickler fail with classes that have no common root
         name = weights.url.rsplit("/", 1)[-1]
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"The ImageNet weights of {arch} could not be downloaded ({error}). On a machine without internet: "
-            f"fetch {weights.url} elsewhere, then either put {name} into {cache}, or pass the file with "
+            f"The ImageNet weights of {arch} could not be downloaded ({_reason(error)}). On a machine without "
+            f"internet: fetch {weights.url} elsewhere, then either put {name} into {cache}, or pass the file with "
             f"--weights PATH/TO/{name}. `--weights none` trains from random weights (much less accurate)."
         ) from error
 
@@ -81,41 +82,54 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"There is no weights file {path}. Give a .pth or .safetensors state dict, a JigSight artifact, "
             f"'{IMAGENET}' or '{NONE}'."
         )
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the unpickler fail with anything, from KeyError to struct.error
         raise WeightsError(
-            f"{path} cannot be read as weights: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            f"{path} cannot be read as weights ({_reason(error)}). "
             "A state dict is expected, saved by torch.save(model.state_dict()) or by safetensors."
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise WeightsError(f"{path} holds no state dict (names of tensors); save model.state_dict(), not the model.")
-    return state
+    return dict(state)
 
 
-def _kept(state: dict[str, Tensor], arch: Architecture, backbone: Backbone) -> dict[str, Tensor]:
+def _is_entry(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in a line. Torch's own words on a pickle advise to run whatever is in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds more than tensors; code in a file is never run"
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _kept(state: dict[str, Tensor], arch: Architecture) -> dict[str, Tensor]:
     """The tensors of the layers that the backbone has, under its own names."""
     if any(name.startswith("backbone.") for name in state):  # a JigSight artifact
         return {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     prefix = weight_prefix(arch)
-    named = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     # Layers past the third level belong to the same network: leave them out, but keep any stranger
     # so that it is reported.
-    return {name: t for name, t in named.items() if not _is_past_the_cut(name, arch, backbone)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if not _is_past_the_cut(name.removeprefix(prefix), arch)
+    }
 
 
-def _is_past_the_cut(name: str, arch: Architecture, backbone: Backbone) -> bool:
+def _is_past_the_cut(name: str, arch: Architecture) -> bool:
     layer = name.split(".", 1)[0]
-    if layer in backbone:
-        return False
     if arch == "mobilenet_v2":
-        return layer.isdigit() and 13 < int(layer) <= 18
+        return layer == "classifier" or (layer.isdigit() and 13 < int(layer) <= 18)
     return layer in ("layer4", "fc")
 
 

@@ -180,7 +180,7 @@ def _document(artifact: Artifact, results: list[Finding]) -> dict[str, Any]:
 
 def _entry(finding: Finding) -> dict[str, Any]:
     if finding.judgement is None or finding.size is None:
-        return {"image": str(finding.path), "verdict": None, "error": finding.error}
+        return {"path": str(finding.path), "verdict": None, "error": finding.error}
     height, width = finding.size
-    entry = {"image": str(finding.path), "width": width, "height": height, **asdict(finding.judgement)}
+    entry = {"path": str(finding.path), "width": width, "height": height, **asdict(finding.judgement)}
     return entry | ({"heatmap": str(finding.heatmap)} if finding.heatmap else {})

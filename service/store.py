@@ -64,7 +64,7 @@ class Store:
     def ping(self) -> None:
         """Raise StoreUnavailable if the database does not answer."""
         with self._reading() as connection:
-            connection.execute(select(1))
+            connection.execute(select(INSPECTIONS.c.id).limit(1))  # SQLite would answer SELECT 1 without its file
 
     def add(self, record: Record, packed_map: NDArray[np.float16]) -> None:
         """Commit one inspection with its map (h, w)."""

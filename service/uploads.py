@@ -17,7 +17,7 @@ from service.errors import BadForm, NoImage
 
 # Any characters but controls: part serials are free text in many factories.
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-_LABEL: TypeAdapter[str] = TypeAdapter(Label)
+LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _LONGEST_FIELD = 4096  # bytes
 _MOST_FIELDS = 16
 
@@ -105,7 +105,7 @@ def _label(form: FormData, name: str, *, in_query: str | None) -> str | None:
     if in_query is not None or len(values) > 1:
         raise BadForm(f"`{name}` is given more than once. Give it in the query or in the form, once.")
     try:
-        return _LABEL.validate_python(values[0])
+        return LABEL.validate_python(values[0])
     except ValidationError as error:
         flaws = [{"loc": ("body", name), "msg": flaw["msg"]} for flaw in error.errors()]
         raise RequestValidationError(flaws) from None

@@ -1,6 +1,6 @@
 """A tiny real artifact, and pictures that it passes and fails; shared by all tests.
 
-The detector is a ResNet-18 with random weights at 64 pixels, fitted on a dozen pictures of a noisy gradient.
+The detector is a ResNet-18 with random weights at 64 pixels, fitted on two dozen pictures of a noisy gradient.
 """
 
 import io

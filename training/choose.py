@@ -62,7 +62,7 @@ def validate(detector: Detector, data: ValidationSet, *, device: torch.device, b
     size = data.tiles.shape[-2:]
     # The same bilinear interpolation as models.preprocess.locate, for a batch.
     located = torch.nn.functional.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False)
-    image = image_auroc(scores, data.masks.any(axis=(1, 2)))
+    image = image_auroc(scores, np.asarray(data.masks.any(axis=(1, 2))))
     pixel = pixel_auroc(located.squeeze(1).numpy(), data.masks)
     assert image is not None, "a validation set has good and defective tiles"
     assert pixel is not None, "a validation set has good and defective pixels"

@@ -11,12 +11,13 @@ from rich.console import Console
 
 from models.artifact import load
 from models.backbone import ARCHITECTURES
+from models.device import Device, pick_device
 from models.errors import DatasetError, JigSightError
 from models.heatmaps import encode_png
 from models.preprocess import Preprocess, PreprocessConfig
 from training.contact_sheet import contact_sheet
-from training.demo import run_demo
 from training.datasets import read_image, test_samples, training_images
+from training.demo import run_demo
 from training.evaluate import evaluate, table
 from training.foreground import decide_kind
 from training.loop import Devices
@@ -28,7 +29,7 @@ from training.samples import CATEGORIES, write_category
 from training.synthetic import Synthetic, Use, make_tiles
 from training.textures import FolderTextures, ProceduralTextures
 
-Device = Literal["auto", "cpu", "cuda"]
+KindOption = Literal["auto", "object", "texture"]
 
 _Data = Annotated[
     Path,
@@ -86,7 +87,7 @@ def sample(
                 test_defective=test_defective,
                 size=size,
                 seed=seed,
-                progress=lambda _done, _total, step=step: step.advance(),
+                progress=step.reach,
             )
         typer.echo(folder)
 
@@ -96,7 +97,7 @@ def synth(
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("synthetic-defects.png"),
     category: _Category = None,
     textures: _Textures = None,
-    kind: Annotated[Literal["auto", "object", "texture"], typer.Option(help="Objects keep defects on the part.")] = "auto",
+    kind: Annotated[KindOption, typer.Option(help="Objects keep defects on the part.")] = "auto",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many examples.")] = 8,
     image_size: Annotated[int, typer.Option(help="Edge of the pictures in pixels, a multiple of 32.")] = 224,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same defects.")] = 0,
@@ -136,12 +137,11 @@ def train(
     ] = "imagenet",
     textures: _Textures = None,
     kind: Annotated[
-        Literal["auto", "object", "texture"],
-        typer.Option(help="object: a part on a background; texture: material that fills the picture."),
+        KindOption, typer.Option(help="object: a part on a background; texture: material that fills the picture.")
     ] = "auto",
     false_reject_rate: Annotated[
         float | None,
-        typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the recipe's, 0.02."),
+        typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the recipe's."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA if there is one.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many devices train the jigsaw and the fusion.")] = 1,
@@ -163,7 +163,7 @@ def train(
         weights=weights,
         textures=textures,
         kind=kind,
-        devices=Devices(accelerator=choose_device(device), count=devices),
+        devices=Devices(accelerator=pick_device(device).type, count=devices),
         artifacts=artifacts,
     )
     if weights == "none":
@@ -178,12 +178,12 @@ def train(
         raise typer.Exit(130) from None
     for warning in result.warnings:
         console.print(f"[bold yellow]warning:[/] {warning}.", highlight=False)
+    rate = result.threshold.false_reject_rate
+    rule = result.threshold.rule if rate is None else f"{result.threshold.rule}, false-reject rate {rate:g}"
     console.print(
-        f"{result.category} {result.version}: threshold {result.threshold.value:.4f} ({result.threshold.rule}"
-        + (f", false-reject rate {result.threshold.false_reject_rate:g})" if result.threshold.false_reject_rate else ")"),
-        highlight=False,
+        f"{result.category} {result.version}: threshold {result.threshold.value:.4f} ({rule})", highlight=False
     )
-    typer.echo(result.artifact)
+    typer.echo(result.artifact, err=_is_stdout(json_file))
     if json_file is not None:
         _write_json(
             json_file,
@@ -216,32 +216,28 @@ def evaluate_command(
 ) -> None:
     """Measure an artifact on a category's test pictures: AUROC, AUPRO, false rejects and misses."""
     console = Console(stderr=True)
-    loaded = load(artifact, device=choose_device(device))
+    loaded = load(artifact, device=pick_device(device))
     samples = test_samples(data, category or loaded.manifest.category)
     progress = Progress(console)
     with progress.step("evaluating", len(samples)) as step:
         evaluation = evaluate(
-            loaded, samples, false_reject_rate=false_reject_rate, progress=lambda _done, _total: step.advance()
+            loaded, samples, false_reject_rate=false_reject_rate, progress=step.reach
         )
-    Console().print(table(evaluation))
+    Console(stderr=_is_stdout(json_file)).print(table(evaluation))
     if report is not None:
-        typer.echo(write_report(evaluation, report))
+        typer.echo(write_report(evaluation, report), err=_is_stdout(json_file))
     if json_file is not None:
         _write_json(json_file, evaluation.to_json())
 
 
-def choose_device(wished: Device) -> str:
-    """`auto` resolved; JigSightError if CUDA is asked for and absent."""
-    if wished == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wished == "cuda" and not torch.cuda.is_available():
-        raise JigSightError("--device cuda: torch finds no CUDA device. Look at nvidia-smi, or use --device cpu.")
-    return wished
+def _is_stdout(file: Path | None) -> bool:
+    """Whether the JSON goes to stdout, which then holds nothing else."""
+    return str(file) == "-"
 
 
 def _write_json(file: Path, document: object) -> None:
     text = json.dumps(document, indent=2, sort_keys=True)
-    if str(file) == "-":
+    if _is_stdout(file):
         typer.echo(text)
     else:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ The server is a process of its own, started as a user would start it, and is spo
 """
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,8 @@ from training.samples import CATEGORIES, write_category
 
 _ARCH: Architecture = "resnet18"
 _PORT = 8000
-_TRAINED_ON = 100
+_TRAINED_ON = 150
+_MARKER = ".jigsight-demo"
 _START_SECONDS = 120.0
 _SHOWN_GOOD, _SHOWN_PER_DEFECT = 5, 2
 _CAUGHT = 0.8  # the share of defective parts that the demo promises to find
@@ -60,6 +62,7 @@ class Shown:
 
 def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
     """Run the demo in `folder`; True if every shown part was judged as promised."""
+    _clear(folder)
     objects = [name for name, category in CATEGORIES.items() if category.kind == "object"]
     textures = [name for name, category in CATEGORIES.items() if category.kind == "texture"]
     start = _starting_weights(console)
@@ -83,6 +86,17 @@ def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
     return kept
 
 
+def _clear(folder: Path) -> None:
+    """Start from nothing, but never delete what an earlier demo did not make."""
+    marker = folder / _MARKER
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.exists():
+            raise JigSightError(f"{folder} is not empty, and not from an earlier demo. Give another with --dir.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
 def _starting_weights(console: Console) -> str:
     try:
         load_weights(build_backbone(_ARCH), _ARCH, IMAGENET)
@@ -99,7 +113,7 @@ def _train(folder: Path, category: str, weights: str, console: Console) -> Train
     console.rule(f"training {category}")
     progress = Progress(console)
     with progress.step("rendering sample parts", _TRAINED_ON) as step:
-        write_category(folder / "parts", category, train=_TRAINED_ON, progress=lambda done, _: step.reach(done))
+        write_category(folder / "parts", category, train=_TRAINED_ON, progress=step.reach)
     request = TrainingRequest(
         data=folder / "parts",
         category=category,
@@ -112,9 +126,8 @@ def _train(folder: Path, category: str, weights: str, console: Console) -> Train
         artifacts=folder / "artifacts",
     )
     result = train_category(request, progress)
-    console.print(
-        f"{category}: artifact {result.artifact}, threshold {result.threshold.value:.3f}", highlight=False, soft_wrap=True
-    )
+    threshold = f"threshold {result.threshold.value:.3f}"
+    console.print(f"{category}: artifact {result.artifact}, {threshold}", highlight=False, soft_wrap=True)
     return result
 
 
@@ -207,8 +220,12 @@ def _inspect(address: str, folder: Path, category: str, sample: TestSample) -> S
 
 def _table(shown: list[Shown]) -> Table:
     table = Table(title="Verdicts")
-    for column in ("category", "part", "truth", "verdict", "score", "threshold", "", "heatmap"):
-        table.add_column(column, justify="right" if column in ("score", "threshold") else "left", no_wrap=True)
+    for column in ("category", "part", "truth"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("verdict")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("threshold", justify="right", no_wrap=True)
+    table.add_column("")
     for one in shown:
         verdict = one.inspection["verdict"]
         table.add_row(
@@ -216,10 +233,9 @@ def _table(shown: list[Shown]) -> Table:
             one.sample.path.name,
             one.sample.defect,
             f"[{'green' if verdict == 'pass' else 'red'}]{verdict}[/]",
-            f"{one.inspection['score']:.3f}",
-            f"{one.inspection['threshold']:.3f}",
+            f"{one.inspection['score']:.2f}",
+            f"{one.inspection['threshold']:.2f}",
             "" if one.right else "[bold yellow]wrong[/]",
-            one.heatmap.name,
         )
     return table
 
@@ -232,7 +248,7 @@ def _promise_kept(shown: list[Shown], console: Console) -> bool:
     )
     if all(good) and sum(defective) >= _CAUGHT * len(defective):
         return True
-    console.print(f"[bold red]The demo promises that all good ones pass and {_CAUGHT:.0%} of the defective ones fail.[/]")
+    console.print(f"[bold red]Promised: all good ones pass and {_CAUGHT:.0%} of the defective ones fail.[/]")
     return False
 
 

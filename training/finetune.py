@@ -39,6 +39,7 @@ class JigsawTask:
         pretrained: bool,
     ) -> None:
         self.orders = permutations(section.tiles, section.permutations, seed=source.seed)
+        backbone.requires_grad_(True)  # it may come frozen from another stage
         classifier = JigsawClassifier(backbone, channels(arch)[-1], section.permutations)
         self.module = nn.Sequential(Preprocess(preprocess), classifier)
         self.size = 2 * len(source.tiles)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.detector import Detector
-from models.gaussian import covariance_factor, mahalanobis
+from models.gaussian import covariance_factor
 from training.progress import Progress
 
 _BLOCK_BYTES = 256 * 2**20  # for the largest array of a block, (positions, d, d) or (n, positions, d)
@@ -63,26 +63,29 @@ def fit_gaussian(
     The covariance is the sample covariance (divided by n - 1) plus `epsilon` on the diagonal.
     """
     n, positions, d = features.shape
-    block = max(1, min(positions, _BLOCK_BYTES // (4 * d * max(d, n))))
+    block = max(1, min(positions, _BLOCK_BYTES // (8 * d * max(d, n))))
     mean = torch.empty(positions, d)
     whitening = torch.empty(positions, d * (d + 1) // 2)
     in_sample, out_of_sample = torch.empty(n, positions), torch.empty(n, positions)
     with progress.step("gaussian", positions) as step:
         for start in range(0, positions, block):
             part = slice(start, min(start + block, positions))
-            y = torch.from_numpy(features[:, part]).transpose(0, 1).contiguous()  # (p, n, d)
+            # float64: of few images the Gaussian is narrow, and leaving one out divides by what is left of it.
+            y = torch.from_numpy(features[:, part]).double().transpose(0, 1).contiguous()  # (p, n, d)
             centre = y.mean(1)
             y -= centre.unsqueeze(1)
             mean[part] = centre
             gram = y.transpose(1, 2) @ y  # (p, d, d)
-            whitening[part] = _whitening(gram, n, epsilon)
-            in_sample[:, part] = mahalanobis(y.transpose(0, 1), torch.zeros_like(centre), whitening[part])
+            covariance = _covariance(gram, n, epsilon)
+            whitening[part] = covariance_factor(covariance)
+            within = _distances(y, covariance)
+            in_sample[:, part] = within
             if folds is None:
-                out_of_sample[:, part] = leave_one_out(in_sample[:, part], n)
+                out_of_sample[:, part] = leave_one_out(within, n)
             else:
                 for fold in np.unique(folds):
                     held = torch.from_numpy(np.flatnonzero(folds == fold))
-                    out_of_sample[held, part] = _held_out_distances(y, gram, held, epsilon)
+                    out_of_sample[held, part] = _held_out_distances(y, gram, held, epsilon).float()
             step.advance(by=part.stop - part.start)
     return GaussianFit(mean, whitening, in_sample, out_of_sample)
 
@@ -95,28 +98,30 @@ def assign_folds(n: int, folds: int, *, seed: int) -> NDArray[np.int64]:
 
 
 def leave_one_out(in_sample: Tensor, n: int) -> Tensor:
-    """Distances under the Gaussian of the other n - 1 images, from those under the Gaussian of all n.
+    """Distances under the Gaussian of the other n - 1 images, from those under the Gaussian of all n; float64.
 
     With y centred on the mean of all, A = G + (n-1)εI and q = yᵀA⁻¹y = M²/(n-1): leaving y out turns A into
     A - c·yyᵀ with c = n/(n-1), and y's distance from the new mean into c·y, so by Sherman and Morrison
-    M'² = (n-2)·c²·q / (1 - c·q). Exact but for ε, which becomes ε·(n-1)/(n-2).
+    M'² = (n-2)·c²·q / (1 - c·q). Exact but for ε, which becomes ε·(n-1)/(n-2), and exact without that for n = 2,
+    where the other image's covariance is ε alone. c·q nears 1 where channels outnumber images: hence float64.
     """
-    if n < 3:  # one other image: its covariance is ε alone, and there is nothing to take away from
-        return in_sample * n
     c = n / (n - 1)
-    q = in_sample.double().square() / (n - 1)
+    q = in_sample.square() / (n - 1)
     left = (1 - c * q).clamp_min(torch.finfo(torch.float64).eps)
-    return ((n - 2) * c**2 * q / left).sqrt().float()
-
-
-def _whitening(gram: Tensor, n: int, epsilon: float) -> Tensor:
-    return covariance_factor(_covariance(gram, n, epsilon))
+    return (max(n - 2, 1) * c**2 * q / left).sqrt()
 
 
 def _covariance(gram: Tensor, n: int, epsilon: float) -> Tensor:
     covariance = gram / max(n - 1, 1)  # a single image has no covariance but epsilon
     covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
     return covariance
+
+
+def _distances(centred: Tensor, covariance: Tensor) -> Tensor:
+    """Mahalanobis distances (k, p) of offsets (p, k, d) under covariances (p, d, d), all float64."""
+    factor = torch.linalg.cholesky(covariance)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, centred.transpose(1, 2), upper=False)  # (p, d, k)
+    return whitened.square().sum(1).sqrt().T
 
 
 def _held_out_distances(y: Tensor, gram: Tensor, held: Tensor, epsilon: float) -> Tensor:
@@ -128,6 +133,4 @@ def _held_out_distances(y: Tensor, gram: Tensor, held: Tensor, epsilon: float) -
     out = y[:, held]  # (p, k, d)
     mean = -out.sum(1) / (n - k)  # (p, d)
     scatter = gram - out.transpose(1, 2) @ out - (n - k) * mean.unsqueeze(2) * mean.unsqueeze(1)
-    factor = torch.linalg.cholesky(_covariance(scatter, n - k, epsilon).double())
-    offsets = (out - mean.unsqueeze(1)).double().transpose(1, 2)  # (p, d, k)
-    return torch.linalg.solve_triangular(factor, offsets, upper=False).square().sum(1).sqrt().float().T
+    return _distances(out - mean.unsqueeze(1), _covariance(scatter, n - k, epsilon))

@@ -31,6 +31,7 @@ class PixelClassifier(nn.Module):
         self.head = nn.Conv2d(fused_channels, 1, kernel_size=1)
 
     def forward(self, batch: Tensor) -> Tensor:
+        """The class says it."""
         with torch.no_grad():
             levels = self.backbone(self.preprocess(batch))
         logits: Tensor = self.head(concatenate(self.fusion(*levels)))

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from models.errors import RecipeError
 from training.progress import Progress
 from training.recipe import Schedule
 
@@ -35,8 +38,12 @@ class Task(Protocol):
     """What is trained. `size` is the number of examples in an epoch."""
 
     name: str
-    module: nn.Module
     size: int
+
+    @property
+    def module(self) -> nn.Module:
+        """What has the weights."""
+        ...
 
     def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, ...]:
         """The examples of a batch, on the CPU; a pure function of its arguments."""
@@ -74,21 +81,31 @@ def train(
     """Train `task.module` in place from its present weights, or from `checkpoint` where that exists.
 
     Returns the mean loss of each epoch. The checkpoint stays; whoever called removes it.
+    Raises RecipeError if a batch cannot be shared among the devices.
     """
+    if min(schedule.batch_size, task.size) < devices.count:
+        raise RecipeError(
+            f"{task.name}: a batch of {min(schedule.batch_size, task.size)} examples cannot be shared among "
+            f"{devices.count} devices. Use fewer devices, or raise batch_size."
+        )
     fabric = devices.fabric()
     if devices.count > 1:
-        # Only the checkpoint comes back from spawned processes, and progress cannot be sent to them.
-        fabric.launch(_epochs, task, schedule, seed, checkpoint, None)
+        # Only the checkpoint comes back from spawned processes, and a progress bar cannot be sent to them.
+        fabric.launch(
+            partial(_epochs, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=None)
+        )
     else:
-        _epochs(fabric, task, schedule, seed, checkpoint, progress)
+        _epochs(fabric, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=progress)
     state = _load(checkpoint)
     task.module.load_state_dict(state["module"])
     return list(state["losses"])
 
 
 def _epochs(
-    fabric: Fabric, task: Task, schedule: Schedule, seed: int, checkpoint: Path, progress: Progress | None
+    fabric: Fabric, *, task: Task, schedule: Schedule, seed: int, checkpoint: Path, progress: Progress | None
 ) -> None:
+    if fabric.world_size > 1:
+        _unshare(task.module)
     trained = [p for p in task.module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=schedule.learning_rate)
     losses: list[float] = []
@@ -108,6 +125,12 @@ def _epochs(
                 _save(checkpoint, {"module": task.module, "optimizer": optimizer, "losses": losses})
             fabric.barrier()
             step.advance(f"loss {loss:.4f}, accuracy {accuracy:.0%}")
+
+
+def _unshare(module: nn.Module) -> None:
+    """Give this process weights of its own: spawning leaves those on the CPU in memory that all processes share."""
+    for tensor in chain(module.parameters(), module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def has_converged(losses: list[float], schedule: Schedule) -> bool:
@@ -131,8 +154,8 @@ def _one_epoch(
         optimizer.step()
         size = len(moved[0])
         totals += torch.stack([loss.value.detach() * size, loss.accuracy.detach() * size, totals.new_tensor(size)])
-    totals = fabric.all_reduce(totals, reduce_op="sum")
-    return float(totals[0] / totals[2]), float(totals[1] / totals[2])
+    loss_sum, accuracy_sum, count = torch.as_tensor(fabric.all_reduce(totals, reduce_op="sum")).tolist()
+    return loss_sum / count, accuracy_sum / count
 
 
 def _prepared(

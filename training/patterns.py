@@ -63,7 +63,7 @@ PATTERNS: tuple[Callable[[np.random.Generator, int], Field], ...] = (clouds, str
 
 def _phase(rng: np.random.Generator, size: int, *, angle: float) -> Field:
     """The argument of a wave of random period that runs in the direction `angle`, slightly bent."""
-    waves = float(np.exp(rng.uniform(np.log(2.0), np.log(size / 8))))
+    waves = float(np.exp(rng.uniform(np.log(2.0), np.log(max(4.0, size / 8)))))
     axis = np.linspace(0, 1, size, dtype=np.float32)
     ramp = np.float32(np.cos(angle)) * axis[None, :] + np.float32(np.sin(angle)) * axis[:, None]
     bend = smooth_noise(rng, (size, size), cells=3) * np.float32(rng.uniform(0, 1.5))

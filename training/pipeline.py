@@ -102,11 +102,11 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     weights = WeightsRecord(
         source=Path(request.weights).name, sha256=load_weights(backbone, request.arch, request.weights)
     )
+    textures, textures_id = _textures(request.textures)
     images = _read(paths, Preprocess(request.recipe.preprocess), progress)
     kind, kind_reason = _kind(request.kind, images)
     progress.say(f"{category}: {len(images)} good images; {kind}, {kind_reason}")
 
-    textures, textures_id = _textures(request.textures)
     dataset = DatasetRecord(images=len(images), fingerprint=fingerprint(paths))
     if request.weights == NONE:
         estimate_batch_norm(backbone, images, request.recipe.preprocess)
@@ -213,7 +213,8 @@ def _category_name(request: TrainingRequest) -> str:
     name = request.category or request.data.resolve().name
     if not re.fullmatch(CATEGORY_PATTERN, name):
         raise DatasetError(
-            f"'{name}' cannot be a category's name: up to 64 letters, digits, '-' and '_'. Give another with --category."
+            f"'{name}' cannot be a category's name: up to 64 letters, digits, '-' and '_'. "
+            "Give another with --category."
         )
     return name
 
@@ -254,15 +255,16 @@ def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) ->
 
 def _working_folder(request: TrainingRequest, category: str, kind: Kind, inputs: tuple[str, ...]) -> Path:
     """The same folder for the same run, and another for any other, so that nothing foreign is resumed."""
-    identity = json.dumps(
-        [request.recipe.model_dump(mode="json"), request.arch, kind, request.devices.accelerator, *inputs], sort_keys=True
-    )
+    recipe, accelerator = request.recipe.model_dump(mode="json"), request.devices.accelerator
+    identity = json.dumps([recipe, request.arch, kind, accelerator, *inputs], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = request.artifacts / ".training" / f"{category}-{digest}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecipeError(f"The folder {folder} cannot be made ({error.strerror}). Give another with --artifacts.") from error
+        raise RecipeError(
+            f"The folder {folder} cannot be made ({error.strerror}). Give another with --artifacts."
+        ) from error
     return folder
 
 

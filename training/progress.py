@@ -23,8 +23,8 @@ class Step:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=by, note=note)
 
-    def reach(self, done: int) -> None:
-        """Stand at `done` units."""
+    def reach(self, done: int, _total: int | None = None) -> None:
+        """Stand at `done` units; fits wherever `progress(done, total)` is called back."""
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done)
 

@@ -4,15 +4,18 @@
 since a setting that is silently ignored is worse than one that is missing.
 """
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.backbone import grids
 from models.errors import RecipeError
 from models.manifest import Rate, ThresholdRule
 from models.preprocess import PreprocessConfig
+from models.smoothing import kernel_radius
 
 _SHIPPED = Path(__file__).parent / "recipes"
 
@@ -23,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Schedule(_Section):
@@ -45,6 +48,13 @@ class JigsawSection(_Section):
     tiles: Annotated[int, Field(ge=2, le=5)] = 3
     permutations: Annotated[int, Field(ge=2, le=1000)] = 30
     schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _enough_orders(self) -> "JigsawSection":
+        possible = math.factorial(self.tiles**2)
+        if self.permutations > possible:
+            raise ValueError(f"{self.tiles}x{self.tiles} tiles have {possible} orders, not {self.permutations}")
+        return self
 
 
 class FusionSection(_Section):
@@ -93,6 +103,14 @@ class Recipe(_Section):
     calibration: CalibrationSection = CalibrationSection()
     validation: ValidationSection = ValidationSection()
 
+    @model_validator(mode="after")
+    def _smoothing_fits(self) -> "Recipe":
+        size = self.preprocess.image_size
+        edge = grids(size)[0][0]
+        if kernel_radius(self.gaussian.smoothing * edge / size) >= edge:
+            raise ValueError(f"gaussian.smoothing of {self.gaussian.smoothing} is too wide for an image_size of {size}")
+        return self
+
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with JigSight."""
@@ -118,5 +136,5 @@ def read_recipe(name: str, *, false_reject_rate: float | None = None) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        wrong = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)]
         raise RecipeError(f"The recipe {path.name} cannot be used. " + "; ".join(wrong) + ".") from error

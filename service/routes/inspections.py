@@ -16,7 +16,7 @@ from service.problems import documented
 from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
 from service.state import Running, Service
 from service.store import Record
-from service.uploads import Label, read_upload
+from service.uploads import LABEL, Label, read_upload
 
 router = APIRouter(prefix="/v1", tags=["inspections"])
 
@@ -35,8 +35,8 @@ _UPLOAD: dict[str, Any] = {
                 "required": ["image"],
                 "properties": {
                     "image": _BYTES["schema"],
-                    "serial": {"type": "string", "minLength": 1, "maxLength": 128},
-                    "station": {"type": "string", "minLength": 1, "maxLength": 128},
+                    "serial": LABEL.json_schema(),
+                    "station": LABEL.json_schema(),
                 },
             }
         },

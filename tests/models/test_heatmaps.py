@@ -113,3 +113,9 @@ def test_png_bytes_keep_every_pixel_and_the_channel_order() -> None:
     np.testing.assert_array_equal(decode(encode_png(rgb)), rgb)
     grey = rgb[:, :, 0]
     np.testing.assert_array_equal(decode(encode_png(grey)), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_a_mask_compares_as_the_verdict_does() -> None:
+    # The nearest float32 to 0.3 lies above 0.3, that to 0.7 below 0.7.
+    assert render("mask", np.full((4, 4), 0.3, np.float32), 0.3, WHOLE, size=SIZE).all()
+    assert not render("mask", np.full((4, 4), 0.7, np.float32), 0.7, WHOLE, size=SIZE).any()

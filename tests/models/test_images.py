@@ -259,11 +259,15 @@ def test_a_jpeg_with_a_film_behind_it_is_read() -> None:
     np.testing.assert_array_equal(decode(data + b"....ftypmp42\xff\xda...."), decode(data))
 
 
-def test_a_flipped_bit_in_a_png_is_noticed() -> None:
-    data = bytearray(encode(RGB, "PNG"))
-    data[data.index(b"IDAT") + 40] ^= 1
-    with pytest.raises(CorruptImage):
-        decode(bytes(data))
+@pytest.mark.parametrize("compress_level", [0, 6])
+def test_a_flipped_bit_in_a_png_is_noticed(compress_level: int) -> None:
+    data = encode(RGB, "PNG", compress_level=compress_level)
+    start, stop = data.index(b"IDAT") + 4, data.index(b"IEND") - 8
+    for place in np.linspace(start, stop - 1, 40).astype(int):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with pytest.raises(CorruptImage):
+            decode(bytes(damaged))
 
 
 def test_a_tiff_that_misses_a_strip_is_noticed() -> None:

@@ -47,6 +47,17 @@ def test_the_smallest_excess_over_the_threshold_has_its_region() -> None:
     assert region.area == 1
 
 
+@pytest.mark.parametrize("side", [7, 28, 49, 56])
+def test_no_peak_is_lost_to_rounding(side: int) -> None:
+    rng = np.random.default_rng(side)
+    for row, column in rng.integers(0, side, (60, 2)):
+        score_map = rng.random((side, side), np.float32)
+        threshold = float(score_map.max()) + 0.1
+        score_map[row, column] = np.nextafter(np.float32(threshold), np.float32(9))
+        (region,) = verdict(score_map, threshold).regions
+        assert region.peak == float(score_map[row, column])
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     arrays(np.float32, (5, 7), elements=st.floats(0, 100, width=32)),
@@ -98,7 +109,7 @@ def test_boxes_follow_the_map_between_its_samples() -> None:
     assert wide.area == pytest.approx(200**2 * 0.67, rel=0.1)  # where (1-u)(1-v) > 0.1: 0.9 - 0.1 ln 10 of a quadrant
 
 
-def test_samples_that_touch_at_a_corner_are_one_region() -> None:
+def test_regions_that_meet_between_samples_are_one() -> None:
     assert len(regions(flat(0.0, peaks={(2, 2): 5.0, (3, 3): 5.0}), 1.0, WHOLE, size=(64, 64))) == 1
     assert len(regions(flat(0.0, peaks={(2, 2): 5.0, (2, 4): 5.0}), 1.0, WHOLE, size=(64, 64))) == 2
 

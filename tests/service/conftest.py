@@ -1,4 +1,4 @@
-"""A real service around the tiny artifact of tests/conftest.py."""
+"""A real service around the tests' artifact, with a database and a picture folder of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,6 +1,7 @@
 """What all routes share: problems, request ids, probes, categories, and documentation without the internet."""
 
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_not_ready_says_why(client: TestClient, settings: Settings) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "engine" in answer.json()["detail"]
     assert client.get("/v2/health/live").status_code == 200
+
+
+def test_without_its_database_it_is_not_ready(client: TestClient, settings: Settings) -> None:
+    with sqlite3.connect(settings.data / "jigsight.sqlite") as connection:
+        connection.execute("ALTER TABLE inspections RENAME TO elsewhere")
+    answer = client.get("/v2/health/ready")
+    assert answer.status_code == 503
+    assert "the database does not answer" in answer.json()["detail"]
 
 
 def test_with_nothing_to_serve_it_is_not_ready(settings: Settings, tmp_path: Path) -> None:

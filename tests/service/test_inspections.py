@@ -2,11 +2,11 @@
 
 import io
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -113,36 +113,6 @@ def test_the_content_type_is_not_believed(client: TestClient, good: Picture) -> 
         assert client.get(answer.json()["links"]["image"]).headers["content-type"] == "image/png"
 
 
-def test_the_picture_comes_back_byte_for_byte(client: TestClient, bad: Picture) -> None:
-    file = io.BytesIO()
-    Image.open(io.BytesIO(bad(1))).save(file, "JPEG", quality=95)
-    links = client.post(POST, content=file.getvalue()).json()["links"]
-    answer = client.get(links["image"])
-    assert answer.content == file.getvalue()
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-def test_the_four_heatmaps(client: TestClient, artifact: Artifact, bad: Picture) -> None:
-    inspection = client.post(POST, content=bad(1)).json()
-    path = inspection["links"]["self"] + "/heatmap"
-    drawn = {style: client.get(path, params={"style": style}) for style in ("overlay", "heat", "mask", "raw")}
-    opened = {style: np.asarray(Image.open(io.BytesIO(drawn[style].content))) for style in ("overlay", "heat", "mask")}
-    assert opened["overlay"].shape == opened["heat"].shape == (96, 128, 3)
-    assert set(np.unique(opened["mask"])) == {0, 255}
-    rows_hit, columns_hit = np.nonzero(opened["mask"])
-    x, y, width, height = inspection["regions"][0]["box"]
-    assert x <= columns_hit.min() <= columns_hit.max() < x + width
-    assert y <= rows_hit.min() <= rows_hit.max() < y + height
-    original = np.asarray(Image.open(io.BytesIO(bad(1))))
-    np.testing.assert_array_equal(opened["overlay"][:20, :20], original[:20, :20])  # calm where the part is good
-    raw = np.load(io.BytesIO(drawn["raw"].content), allow_pickle=False)
-    assert drawn["raw"].headers["x-map-shape"] == "16,16"
-    assert raw.shape == (16, 16)
-    assert float(raw.max()) == pytest.approx(inspection["score"], rel=1e-3)
-    assert client.get(path).content == drawn["overlay"].content
-
-
 def test_an_upright_picture_is_judged_whatever_its_exif_says(client: TestClient, bad: Picture) -> None:
     turned = io.BytesIO()
     picture = Image.open(io.BytesIO(bad(1))).transpose(Image.Transpose.ROTATE_90)
@@ -153,37 +123,6 @@ def test_an_upright_picture_is_judged_whatever_its_exif_says(client: TestClient,
     assert rotated["image"] == plain["image"] == {"width": 128, "height": 96}
     assert rotated["score"] == pytest.approx(plain["score"], rel=1e-4)
     assert client.get(rotated["links"]["heatmap"]).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("policy", "kept"), [("all", [True, True]), ("rejects", [False, True]), ("none", [False, False])]
-)
-def test_pictures_are_kept_by_policy(
-    settings: Settings, policy: str, kept: list[bool], good: Picture, bad: Picture
-) -> None:
-    with TestClient(create_app(settings.model_copy(update={"keep_images": policy}))) as client:
-        answers = [client.post(POST, content=data).json() for data in (good(1), bad(1))]
-        assert [answer["links"]["image"] is not None for answer in answers] == kept
-        for answer, there in zip(answers, kept, strict=True):
-            path = answer["links"]["self"]
-            assert client.get(answer["links"]["heatmap"]).status_code == 200
-            assert client.get(f"{path}/image").status_code == (200 if there else 404)
-            overlay = client.get(f"{path}/heatmap?style=overlay")
-            assert overlay.status_code == (200 if there else 404)
-            assert there or "style=heat" in overlay.json()["detail"]
-            assert client.get(f"{path}/heatmap?style=heat").status_code == 200
-
-
-def test_a_picture_whose_file_was_deleted_is_gone(client: TestClient, settings: Settings, bad: Picture) -> None:
-    path = client.post(POST, content=bad(1)).json()["links"]["self"]
-    for file in settings.pictures.rglob("*"):
-        if file.is_file():
-            file.unlink()
-    for rest in ("/image", "/heatmap?style=overlay"):
-        answer = client.get(path + rest)
-        assert answer.status_code == 410
-        assert "style=heat" in answer.json()["detail"]
-    assert client.get(f"{path}/heatmap?style=heat").status_code == 200
 
 
 def test_a_restart_forgets_nothing_even_without_the_artifact(
@@ -217,8 +156,26 @@ def test_when_all_places_are_taken_one_is_told_to_come_back(settings: Settings, 
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.headers["content-type"] == "application/problem+json"
+            assert client.post(POST).status_code == 503  # before anything of the body was read
         assert client.post(POST, content=good(1)).status_code == 201
     assert len(rows(settings)) == 1
+
+
+def test_a_part_in_hand_takes_a_place_until_it_is_answered(settings: Settings, good: Picture) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        entered.set()
+        assert leave.wait(timeout=60)
+
+    with TestClient(create_app(settings.model_copy(update={"queue_limit": 1}))) as client, ThreadPoolExecutor(1) as one:
+        running(client).registry.entry("plate").active.detector.register_forward_pre_hook(hold)
+        first = one.submit(client.post, POST, content=good(1))
+        assert entered.wait(timeout=60)
+        assert client.post(POST, content=good(2)).status_code == 503
+        leave.set()
+        assert first.result().status_code == 201
+        assert client.post(POST, content=good(2)).status_code == 201
 
 
 def test_more_at_once_than_there_are_places_is_answered_too(settings: Settings, good: Picture) -> None:

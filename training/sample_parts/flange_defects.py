@@ -100,13 +100,15 @@ def scratch(part: Part, rng: np.random.Generator) -> Mask:
     """A deep scratch with raised sides, and a finer one beside it."""
     path = _sweep(part, rng)
     beside = path[len(path) // 5 : -len(path) // 3] + rng.uniform(0.014, 0.022, 2) * rng.choice([-1, 1], 2)
-    width = np.float32(0.0048) * (1 + np.float32(0.22) * smooth_noise(rng, part.x.shape, cells=8))
+    width = np.float32(0.0056) * (1 + np.float32(0.22) * smooth_noise(rng, part.x.shape, cells=8))
     mask = np.zeros(part.x.shape, dtype=np.bool_)
     for line, strength in ((path, 1.0), (beside, 0.6)):
-        away = _distance_to(part, line) / (width * np.float32(strength))
+        ends = np.minimum(*(np.hypot(part.x - x, part.y - y) for x, y in (line[0], line[-1])))
+        pressure = np.clip(ends / np.float32(0.05), 0.4, 1) * np.float32(strength)
+        away = _distance_to(part, line) / (width * pressure)
         groove = np.exp(-(away**2))
         sides = np.exp(-(((away - np.float32(1.7)) / np.float32(0.6)) ** 2))
-        part.height += np.float32(strength * 0.0038) * (np.float32(0.3) * sides - groove)
+        part.height += np.float32(0.0046) * pressure * (np.float32(0.3) * sides - groove)
         part.shine *= 1 + np.float32(0.35) * groove
         part.grain *= 1 - groove
         mask |= away < 2.6

@@ -30,10 +30,10 @@ class Light:
 
     def directions(self, size: int) -> tuple[Field, Field, Field]:
         """The unit vector from each pixel of a `size` x `size` picture to the light, by component."""
-        coarse = (np.arange(33, dtype=np.float32) / 32 - np.float32(0.5))[None, :]
-        across, down, up = np.float32(self.position[0]) - coarse, np.float32(self.position[1]) - coarse.T, None
-        up = np.full((33, 33), self.position[2], dtype=np.float32)
-        across, down = np.broadcast_to(across, up.shape), np.broadcast_to(down, up.shape)
+        coarse = np.arange(33, dtype=np.float32) / 32 - np.float32(0.5)
+        here, there = np.meshgrid(coarse, coarse)
+        across, down = np.float32(self.position[0]) - here, np.float32(self.position[1]) - there
+        up = np.full_like(across, self.position[2])
         length = np.sqrt(across**2 + down**2 + up**2)
         x, y, z = (
             np.asarray(cv2.resize(part / length, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.float32)

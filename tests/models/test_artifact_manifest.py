@@ -1,0 +1,149 @@
+"""Files whose hash is right and whose manifest is not."""
+
+import copy
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch import Tensor
+
+from models.artifact import read_manifest
+from models.errors import ArtifactError
+
+Forge = Callable[..., Path]
+Refused = Callable[[Path], str]
+Limit = Callable[[], AbstractContextManager[None]]
+
+
+def changed(document: dict[str, Any], path: str, value: object) -> str:
+    """The manifest's JSON with one field set to another value."""
+    document = copy.deepcopy(document)
+    *folders, last = path.split(".")
+    place = document
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("none", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"format":' + "9" * 5000 + "}", "not JSON"),
+        ("null", "format version is None"),
+        ("[]", "format version is None"),
+        ("{}", "format version is None"),
+        ('{"format":2}', "format version is 2"),
+        ('{"format":"1"}', "format version is '1'"),
+        ('{"format":1}', "manifest is wrong at category"),
+    ],
+)
+def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, text: str, fault: str) -> None:
+    path = forge(manifest=text)
+    assert fault in refused(path)
+    with pytest.raises(ArtifactError, match=fault):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        ("format", 2, "format version is 2; this JigSight reads 1"),
+        ("category", "../../etc", "manifest is wrong at category"),
+        ("category", "a/b", "manifest is wrong at category"),
+        ("category", "plate\n", "manifest is wrong at category"),
+        ("detector.preprocess.image_size", 2**40, "manifest is wrong at detector.preprocess.image_size"),
+        ("detector.preprocess.image_size", 96, "its manifest asks for"),
+        ("detector.preprocess.std", [1, 1, 1], "preprocess.std contradicts the manifest"),
+        ("detector.preprocess.mean", [0.485, 0.456, 0.5], "preprocess.mean contradicts the manifest"),
+        ("detector.scorer.channels", 10**9, "manifest is wrong at detector.scorer.channels"),
+        ("detector.scorer.channels", 449, "449 channels cannot be selected out of 448"),
+        ("detector.scorer.channels", 17, "its manifest asks for I64 (17,)"),
+        ("detector.smoothing", 30, "smoothing of 30.0 px is too wide"),
+        ("detector.smoothing", 3, "smoothing.kernel"),
+        ("detector.fusion", "mfcsam", "missing or left over: fusion.direct1.bias"),
+        ("detector.arch", "resnet50", "missing or left over: backbone.layer1.0.bn3.bias"),
+        ("dataset.images", 23, "one F32 score for each of 23 images"),
+        ("threshold.value", float("nan"), "manifest is wrong at threshold.value"),
+        ("validation", {"auroc": float("inf")}, "manifest is wrong at validation.auroc"),
+        ("recipe", {"epsilon": float("inf")}, "not plain JSON"),
+        ("recipe", {"name": "\ud800"}, "not plain JSON"),
+        ("extra", 1, "manifest is wrong at extra"),
+    ],
+)
+def test_a_manifest_with_an_impossible_field_is_refused(
+    forge: Forge, refused: Refused, document: dict[str, Any], place: str, value: object, fault: str
+) -> None:
+    assert fault in refused(forge(manifest=changed(document, place, value)))
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5000])
+def test_a_bottomless_recipe_is_refused(forge: Forge, refused: Refused, document: dict[str, Any], depth: int) -> None:
+    text = changed(document, "recipe", {"deep": "HERE"}).replace('"HERE"', "[" * depth + "]" * depth)
+    assert "JSON" in refused(forge(manifest=text))
+
+
+def test_a_key_that_is_there_twice_is_refused(forge: Forge, refused: Refused, document: dict[str, Any]) -> None:
+    text = json.dumps(document)
+    for twice in (text[:-1] + ', "category": "ring"}', text.replace('"value"', '"value": 1e9, "value"')):
+        assert "names a key twice" in refused(forge(manifest=twice))
+
+
+def test_a_number_too_large_for_a_float_is_refused(forge: Forge, refused: Refused, document: dict[str, Any]) -> None:
+    text = changed(document, "recipe", {"epsilon": "HERE"}).replace('"HERE"', "1e999")
+    assert "not plain JSON" in refused(forge(manifest=text))
+
+
+def test_an_ordinary_safetensors_file_is_refused(forge: Forge, refused: Refused, tensors: dict[str, Tensor]) -> None:
+    assert "no 'jigsight' entry" in refused(forge(content=save({"a": torch.ones(1)})))
+    assert "no 'jigsight' entry" in refused(forge(content=save(tensors, {"Jigsight": "{}"})))
+
+
+@pytest.mark.parametrize("fusion", ["none", "mfcsam"])
+def test_a_manifest_of_a_terabyte_takes_no_memory(
+    forge: Forge, refused: Refused, little_memory: Limit, document: dict[str, Any], fusion: str
+) -> None:
+    document = copy.deepcopy(document)
+    document["detector"] |= {"arch": "wide_resnet50_2", "fusion": fusion}
+    document["detector"]["preprocess"]["image_size"] = 2048
+    document["detector"]["scorer"]["channels"] = 1792
+    path = forge(new_tensors={"calibration.scores": torch.ones(24)}, manifest=json.dumps(document))
+    with little_memory():
+        assert "tensors are missing or left over" in refused(path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_manifest_makes_the_reader_fail_otherwise(
+    forge: Forge, refused: Refused, document: dict[str, Any], data: st.DataObject
+) -> None:
+    text = changed(
+        document,
+        data.draw(st.sampled_from([*document, *(f"detector.{k}" for k in document["detector"])])),
+        data.draw(json_values),
+    )
+    path = forge(new_tensors={"a": torch.ones(1)}, manifest=text)
+    refused(path)
+    try:
+        manifest = read_manifest(path)
+    except ArtifactError:
+        return
+    assert json.loads(manifest.to_json())["category"] == manifest.category

@@ -1,0 +1,113 @@
+"""The commands: what `inspect` prints and exits with, and how `serve` refuses."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from models.artifact import Artifact
+from models.errors import ArtifactError, JigSightError
+from models.images import decode
+from service import cli
+from service.engine import detect
+
+Picture = Callable[[int], bytes]
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    application = typer.Typer()
+    cli.register(application)
+    return application
+
+
+@pytest.fixture
+def files(tmp_path: Path, good: Picture, bad: Picture) -> dict[str, Path]:
+    contents = {"good": good(1), "bad": bad(1), "text": b"not a picture", "cut": good(1)[:2000]}
+    paths = {name: tmp_path / f"{name}.png" for name in contents}
+    for name, data in contents.items():
+        paths[name].write_bytes(data)
+    return paths | {"missing": tmp_path / "missing.png"}
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [(["good"], 0), (["good", "bad"], 1), (["good", "text"], 2), (["bad", "missing"], 2), (["cut"], 2)],
+)
+def test_exit_codes(app: typer.Typer, artifact_path: Path, files: dict[str, Path], names: list[str], code: int) -> None:
+    outcome = CliRunner().invoke(app, ["inspect", str(artifact_path), *(str(files[name]) for name in names)])
+    assert outcome.exit_code == code
+    for name in names:
+        if name not in ("good", "bad"):
+            assert f"{files[name]}: " in outcome.stderr
+
+
+def test_the_table_holds_every_picture(app: typer.Typer, artifact_path: Path, files: dict[str, Path]) -> None:
+    runner = CliRunner(env={"COLUMNS": "300"})
+    outcome = runner.invoke(app, ["inspect", str(artifact_path), *map(str, files.values())])
+    for words in (("good.png", "pass"), ("bad.png", "fail"), ("text.png", "not judged"), ("missing.png", "not judged")):
+        assert any(all(word in line for word in words) for line in outcome.stdout.splitlines()), words
+
+
+def test_json_has_the_detector_s_own_numbers(
+    app: typer.Typer, artifact_path: Path, artifact: Artifact, files: dict[str, Path], bad: Picture
+) -> None:
+    arguments = ["inspect", str(artifact_path), str(files["bad"]), str(files["cut"]), "--json"]
+    document = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert (document["category"], document["version"]) == ("plate", artifact.version)
+    judged, refused = document["images"]
+    (alone,) = detect(artifact, [artifact.detector.preprocess.resize(decode(bad(1)))])
+    assert judged["verdict"] == "fail"
+    assert judged["score"] == pytest.approx(alone.score, rel=1e-4)
+    assert (judged["width"], judged["height"]) == (128, 96)
+    assert judged["regions"][0]["peak"] == pytest.approx(alone.score, rel=1e-4)
+    assert refused["verdict"] is None
+    assert "PNG" in refused["error"]
+
+
+def test_overlays_are_written_and_do_not_overwrite_one_another(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, files: dict[str, Path], good: Picture
+) -> None:
+    twin = tmp_path / "other folder" / "bad.png"
+    twin.parent.mkdir()
+    twin.write_bytes(good(2))
+    out = tmp_path / "out" / "maps"
+    arguments = ["inspect", str(artifact_path), str(files["bad"]), str(twin), "--heatmaps", str(out), "--json"]
+    images = json.loads(CliRunner().invoke(app, arguments).stdout)["images"]
+    assert [Path(each["heatmap"]) for each in images] == [out / "bad.png", out / "bad-2.png"]
+    for each in images:
+        with Image.open(each["heatmap"]) as drawn:
+            assert drawn.size == (128, 96)
+
+
+def test_an_artifact_that_cannot_be_read(app: typer.Typer, files: dict[str, Path]) -> None:
+    outcome = CliRunner().invoke(app, ["inspect", str(files["text"]), str(files["good"])])
+    assert isinstance(outcome.exception, ArtifactError)
+
+
+def refusal(app: typer.Typer, *arguments: str) -> str:
+    outcome = CliRunner().invoke(app, ["serve", *arguments])
+    assert isinstance(outcome.exception, JigSightError)
+    return str(outcome.exception)
+
+
+def test_serve_refuses_what_it_cannot_work_with(app: typer.Typer, artifact_path: Path, tmp_path: Path) -> None:
+    here = ["--artifacts", str(artifact_path.parent.parent), "--device", "cpu", "--data", str(tmp_path / "data")]
+    assert "no folder" in refusal(app, "--artifacts", str(tmp_path / "nowhere"))
+    assert "port" in refusal(app, *here, "--port", "70000")
+    (tmp_path / "file").write_bytes(b"")
+    assert "cannot be opened" in refusal(app, *here[:-1], str(tmp_path / "file"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"port {port}: Address already in use" in refusal(app, *here, "--port", port)
+
+
+def test_options_override_the_environment(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JIGSIGHT_ARTIFACTS", str(tmp_path / "from the environment"))
+    assert "from the environment" in refusal(app)
+    assert "from an option" in refusal(app, "--artifacts", str(tmp_path / "from an option"))

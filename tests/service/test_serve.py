@@ -1,0 +1,141 @@
+"""`jigsight serve` as a process of its own: start, limits on the wire, ending, kill -9, and its whole API."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+POST = "/v1/categories/plate/inspections"
+Picture = Callable[[int], bytes]
+
+COMMAND = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
+
+
+@contextmanager
+def serving(artifacts: Path, data: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process on a free port, and its address once it has said so."""
+    command = [sys.executable, "-c", COMMAND, "serve", "--port", "0", "--device", "cpu"]
+    command += ["--artifacts", str(artifacts), "--data", str(data)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"listens on (http://\S+)", line):
+                yield process, found[1]
+                return
+        pytest.fail(f"the server ended without a word about its address:\n{said}")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(artifact_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that the tests of this module share."""
+    data = tmp_path_factory.mktemp("data")
+    with serving(artifact_path.parent.parent, data, JIGSIGHT_MAX_BODY_BYTES="1000000") as (_, address):
+        yield address
+
+
+def test_it_judges_over_a_real_connection(address: str, good: Picture, bad: Picture) -> None:
+    with httpx2.Client(base_url=address) as client:
+        assert client.get("/v2/health/ready").status_code == 200
+        assert client.post(POST, content=good(1)).json()["verdict"] == "pass"
+        answer = client.post(POST, files={"image": ("a.png", bad(1))})
+        assert answer.json()["verdict"] == "fail"
+        assert client.get(answer.headers["location"]).json() == answer.json()
+        assert client.get(answer.json()["links"]["heatmap"]).headers["content-type"] == "image/png"
+        assert client.get("/docs").status_code == 200
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"POST {POST} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000001\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_goes_away_leaves_no_trace(address: str, good: Picture) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(f"POST {POST} HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n".encode())
+            connection.sendall(good(1)[:1000])
+    assert httpx2.post(address + POST, content=good(1)).status_code == 201
+
+
+def test_nothing_answered_is_lost_by_kill_9(artifact_path: Path, tmp_path: Path, good: Picture) -> None:
+    artifacts = artifact_path.parent.parent
+    answered = []
+    with serving(artifacts, tmp_path) as (process, address), httpx2.Client(base_url=address) as client:
+        for seed in range(5):
+            answered.append(client.post(POST, content=good(seed)).json())
+        process.kill()
+        process.wait()
+    with serving(artifacts, tmp_path) as (_, address), httpx2.Client(base_url=address) as client:
+        for inspection in answered:
+            assert client.get(inspection["links"]["self"]).json() == inspection
+            assert client.get(inspection["links"]["heatmap"]).status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(artifact_path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with serving(artifact_path.parent.parent, tmp_path) as (process, _):
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in said
+
+
+CHECKED = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+    unsupported_method,
+]
+
+
+def test_the_api_is_as_it_says(address: str) -> None:
+    document = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    labels = []
+    for found in document.get_all_operations():
+        operation = found.ok()
+        labels.append(operation.label)
+        for mode in GenerationMode:
+
+            @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @given(operation.as_strategy(generation_mode=mode))
+            def probe(case: schemathesis.Case) -> None:
+                case.call_and_validate(checks=CHECKED)
+
+            # Nothing can be wrong with a request that has no parameters.
+            with suppress(Unsatisfiable) if mode is GenerationMode.NEGATIVE else nullcontext():
+                probe()
+    assert len(labels) == 8

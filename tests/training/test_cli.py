@@ -1,0 +1,141 @@
+"""The training commands as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import jigsight
+from models.errors import DatasetError, DeviceError, JigSightError
+
+TINY = """
+[preprocess]
+image_size = 64
+[jigsaw]
+use = "always"
+tiles = 2
+permutations = 4
+schedule = { max_epochs = 1, batch_size = 8 }
+[fusion]
+use = "always"
+schedule = { max_epochs = 1, batch_size = 8 }
+[gaussian]
+channels = 16
+[calibration]
+false_reject_rate = 0.1
+"""
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(jigsight.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    printed = run("sample", folder, "--category", "flange", "--train", 12, "--test-good", 2, "--test-defective", 1,
+                  "--size", 96)
+    assert Path(printed.strip()) == folder / "flange"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipes") / "tiny.toml"
+    file.write_text(TINY)
+    return file
+
+
+def train(parts: Path, recipe: Path, folder: Path, *more: object) -> dict:
+    run("train", "--data", parts, "--category", "flange", "--recipe", recipe, "--weights", "none", "--device", "cpu",
+        "--artifacts", folder / "artifacts", "--json", folder / "train.json", *more)
+    return dict(json.loads((folder / "train.json").read_text()))
+
+
+def test_sample_writes_the_layout_of_mvtec_ad(parts: Path) -> None:
+    assert len(list((parts / "flange/train/good").glob("*.png"))) == 12
+    assert len(list((parts / "flange/test/good").glob("*.png"))) == 2
+    for mask in (parts / "flange/ground_truth").rglob("*_mask.png"):
+        defect, name = mask.parent.name, mask.name.replace("_mask", "")
+        assert (parts / "flange/test" / defect / name).is_file()
+
+
+def test_synth_draws_a_sheet(parts: Path, tmp_path: Path) -> None:
+    printed = run("synth", "--data", parts, "--category", "flange", "-o", tmp_path / "new/sheet.png", "--count", 3)
+    sheet = cv2.imread(printed.strip())
+    assert sheet is not None
+    assert sheet.shape[1] > 3 * 224
+
+
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("wide_resnet50_2", marks=pytest.mark.slow)])
+def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, tmp_path: Path) -> None:
+    trained = train(parts, recipe, tmp_path, "--arch", arch)
+    artifact = Path(trained["artifact"])
+    assert artifact.name == f"{trained['version']}.safetensors"
+    assert trained["category"] == "flange"
+    assert [(choice["stage"], choice["kept"]) for choice in trained["choices"]] == [("jigsaw", True), ("fusion", True)]
+    assert trained["threshold"]["rule"] == "conformal"
+    assert {"jigsaw", "fusion", "features", "gaussian"} <= trained["seconds"].keys()
+
+    run("evaluate", artifact, "--data", parts, "--json", tmp_path / "e.json", "--report", tmp_path / "report")
+    evaluation = json.loads((tmp_path / "e.json").read_text())
+    assert (tmp_path / "report/index.html").is_file()
+    assert evaluation["threshold"] == trained["threshold"]["value"]
+    assert 0 <= evaluation["image_auroc"] <= 1
+
+    image = parts / "flange/test/good/000.png"
+    result = CliRunner().invoke(jigsight.app, ["inspect", str(artifact), str(image), "--json"])
+    inspected = json.loads(result.stdout)["images"][0]
+    evaluated = next(each for each in evaluation["images"] if Path(each["path"]) == image)
+    assert inspected["score"] == pytest.approx(evaluated["score"], rel=1e-4)
+    assert inspected["verdict"] == evaluated["verdict"]
+
+
+def test_evaluate_at_another_false_reject_rate_moves_the_threshold(parts: Path, recipe: Path, tmp_path: Path) -> None:
+    artifact = train(parts, recipe, tmp_path, "--arch", "resnet18")["artifact"]
+    strict, lax = (
+        json.loads(run("evaluate", artifact, "--data", parts, "--false-reject-rate", rate, "--json", "-"))
+        for rate in (0.1, 0.5)
+    )
+    assert lax["threshold"] < strict["threshold"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (["train", "--data", "nowhere", "--weights", "none"], DatasetError, "nowhere"),
+        (["train", "--data", "nowhere", "--arch", "vgg"], JigSightError, "wide_resnet50_2"),
+        (["train", "--data", "nowhere", "--recipe", "nothing"], JigSightError, "default"),
+        (["sample", "out", "--category", "gear"], DatasetError, "flange"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_says_what_to_do(
+    arguments: list[str], error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=says):
+        CliRunner().invoke(jigsight.app, arguments, catch_exceptions=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused(parts: Path) -> None:
+    with pytest.raises(DeviceError, match="cpu"):
+        CliRunner().invoke(jigsight.app, ["train", "--data", str(parts), "--device", "cuda"], catch_exceptions=False)
+
+
+def test_errors_are_one_sentence_on_stderr_and_exit_2(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jigsight", "evaluate", "missing.safetensors", "--data", "nowhere"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2
+    assert "missing.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

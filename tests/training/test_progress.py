@@ -1,0 +1,69 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from training.progress import Progress
+
+
+def written(*, terminal: bool) -> tuple[Progress, io.StringIO]:
+    file = io.StringIO()
+    return Progress(Console(file=file, force_terminal=terminal, width=120)), file
+
+
+def test_a_log_gets_one_line_a_step_with_its_last_note() -> None:
+    progress, file = written(terminal=False)
+    with progress.step("jigsaw", 2) as step:
+        step.advance("loss 2.0")
+        step.advance("loss 1.0")
+    assert re.fullmatch(r"jigsaw +\d+\.\d s  loss 1\.0 *\n", file.getvalue())
+
+
+def test_a_terminal_sees_the_bar_move() -> None:
+    progress, file = written(terminal=True)
+    with progress.step("reading images", 40, done=7) as step:
+        step.advance(by=3)
+        step.advance("screw 11")
+        step.reach(12)
+    assert "12/40" in file.getvalue()
+    assert "screw 11" in file.getvalue()
+
+
+def test_steps_may_follow_each_other_and_their_seconds_add_up() -> None:
+    progress, _ = written(terminal=True)
+    for _ in range(2):
+        with progress.step("features", 1) as step:
+            step.advance()
+        with progress.step("gaussian", 1):
+            pass
+    first = progress.seconds["features"]
+    with progress.step("features", 1):
+        pass
+    assert progress.seconds["features"] > first > 0
+    assert list(progress.seconds) == ["features", "gaussian"]
+
+
+def test_what_is_said_is_not_taken_for_markup_of_numbers() -> None:
+    progress, file = written(terminal=True)
+    progress.say("flange: 12 good images")
+    assert file.getvalue() == "flange: 12 good images\n"
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress.silent()
+    progress.say("nothing")
+    with progress.step("features", 3, done=1) as step:
+        step.advance("note")
+        step.reach(3)
+    assert capsys.readouterr() == ("", "")
+    assert progress.seconds["features"] >= 0
+
+
+def test_an_error_passes_through_a_step() -> None:
+    progress, file = written(terminal=True)
+    with pytest.raises(KeyError), progress.step("features", 3):
+        raise KeyError("x")
+    assert "features" not in progress.seconds
+    progress.say("after")
+    assert file.getvalue().endswith("after\n")
