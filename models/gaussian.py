@@ -93,8 +93,7 @@ def mahalanobis(y: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     lower = _lower(d, whitening.device)
     centred = (y - mean).permute(1, 2, 0)  # (p, d, b)
     squared = [
-        torch.bmm(_unpack(whitening[block], lower, d), centred[block]).square().sum(dim=1)
-        for block in _blocks(p, d)
+        torch.bmm(_unpack(whitening[block], lower, d), centred[block]).square().sum(dim=1) for block in _blocks(p, d)
     ]
     return torch.cat(squared).sqrt().T  # (b, p)
 

@@ -61,9 +61,7 @@ class FrequencyChannelAttention(nn.Module):
         # Persistent, though it could be computed again: the artifact then holds every number of the detector.
         self.register_buffer("basis", dct_basis(zigzag(groups, size), size))
         hidden = max(4, channels // _REDUCTION)
-        self.gate = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid()
-        )
+        self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> the same, each channel times its gate in (0, 1)."""
@@ -121,9 +119,7 @@ class MFCSAM(nn.Module):
         width = channels // len(_KERNELS)
         self.branches = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(
-                    channels, width, kernel, padding=kernel // 2, groups=math.gcd(groups, width), bias=False
-                ),
+                nn.Conv2d(channels, width, kernel, padding=kernel // 2, groups=math.gcd(groups, width), bias=False),
                 FrequencyChannelAttention(width, size),
                 PositionAttention(width),
             )

@@ -13,13 +13,14 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
+from models.device import pick_device
 from service import openapi, problems
 from service.body_limit import BodyLimit
 from service.database import open_database
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
-from service.registry import Registry, open_registry, pick_device
+from service.registry import Registry, open_registry
 from service.request_id import RequestId
 from service.routes import categories, health, inspections
 from service.settings import Settings
@@ -74,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
 def open_service(settings: Settings) -> Iterator[Service]:
     """Open the database, load the artifacts, run the engine; close all of it in reverse order.
 
-    Raises StartupError. An artifact that cannot be used is no reason not to start.
+    Raises StartupError or DeviceError. An artifact that cannot be used is no reason not to start.
     """
     with ExitStack() as stack:
         device = pick_device(settings.device)

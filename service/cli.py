@@ -21,12 +21,13 @@ from rich.progress import track
 from rich.table import Table
 
 from models.artifact import Artifact, load
+from models.device import Device, pick_device
 from service.app import create_app
 from service.database import open_database
 from service.errors import StartupError
 from service.offline import Finding, findings
-from service.registry import Registry, pick_device
-from service.settings import Device, KeepImages, Settings
+from service.registry import Registry
+from service.settings import KeepImages, Settings
 
 ALL_PASS, SOME_FAIL, NOT_ALL_JUDGED = 0, 1, 2
 

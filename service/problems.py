@@ -114,7 +114,8 @@ def _kebab(name: str) -> str:
 def _log(request: Request, error: Exception, status: HTTPStatus) -> None:
     # A failure that we raised on purpose is told by its sentence, unless something else lies behind it.
     expected = isinstance(error, JigSightError | HTTPException) and error.__cause__ is None
-    logger.error(
+    logger.log(
+        logging.WARNING if expected and status == HTTPStatus.SERVICE_UNAVAILABLE else logging.ERROR,
         "%s %s -> %d, request %s: %s",
         request.method,
         request.url.path,

@@ -16,8 +16,7 @@ import torch
 from models.artifact import SUFFIX, Artifact, load
 from models.errors import ArtifactError
 from models.manifest import Manifest
-from service.errors import StartupError, UnknownCategory
-from service.settings import Device
+from service.errors import UnknownCategory
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +51,6 @@ class Registry:
             return self.entries[category]
         except KeyError:
             raise UnknownCategory(category, known=sorted(self.entries)) from None
-
-
-def pick_device(wished: Device) -> torch.device:
-    """The device to judge on. Raises StartupError if CUDA is asked for and there is none."""
-    present = torch.cuda.is_available()
-    if wished == "cuda" and not present:
-        raise StartupError("There is no CUDA device here. Choose --device auto or --device cpu.")
-    return torch.device("cuda" if present and wished != "cpu" else "cpu")
 
 
 def open_registry(folder: Path, *, device: torch.device, activated: Mapping[str, str]) -> Registry:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.device import Device
 from models.images import MAX_PIXELS
 
-Device = Literal["auto", "cpu", "cuda"]
 KeepImages = Literal["all", "rejects", "none"]
 MIB = 2**20
 

@@ -115,3 +115,13 @@ def bad() -> Callable[[int], bytes]:
 def make() -> Callable[..., Path]:
     """`make_artifact`, for tests that need several."""
     return make_artifact
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped, saying so, where there is no CUDA device."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)

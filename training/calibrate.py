@@ -27,7 +27,7 @@ def threshold(
         record = ThresholdRecord(rule="train_max", value=float(in_sample.max()), false_reject_rate=None)
         return record, (
             "the rule train_max takes the training images' own scores, which are far lower than those of unseen good "
-            "parts: expect most good parts to be rejected (rule = \"conformal\" does not have this fault)"
+            'parts: expect most good parts to be rejected (rule = "conformal" does not have this fault)'
         )
     calibration = Calibration(out_of_sample)
     alpha = section.false_reject_rate

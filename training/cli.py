@@ -220,9 +220,7 @@ def evaluate_command(
     samples = test_samples(data, category or loaded.manifest.category)
     progress = Progress(console)
     with progress.step("evaluating", len(samples)) as step:
-        evaluation = evaluate(
-            loaded, samples, false_reject_rate=false_reject_rate, progress=step.reach
-        )
+        evaluation = evaluate(loaded, samples, false_reject_rate=false_reject_rate, progress=step.reach)
     Console(stderr=_is_stdout(json_file)).print(table(evaluation))
     if report is not None:
         typer.echo(write_report(evaluation, report), err=_is_stdout(json_file))

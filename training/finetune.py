@@ -83,12 +83,8 @@ def finetune(
     progress: Progress,
 ) -> list[float]:
     """Fine-tune `backbone` in place and leave it in eval mode; returns the loss of each epoch."""
-    task = JigsawTask(
-        backbone, arch, source, preprocess=preprocess, section=section, pretrained=pretrained
-    )
-    losses = train(
-        task, section.schedule, seed=source.seed, devices=devices, checkpoint=checkpoint, progress=progress
-    )
+    task = JigsawTask(backbone, arch, source, preprocess=preprocess, section=section, pretrained=pretrained)
+    losses = train(task, section.schedule, seed=source.seed, devices=devices, checkpoint=checkpoint, progress=progress)
     backbone.cpu()
     if not pretrained:
         estimate_batch_norm(backbone, source.tiles.images, preprocess)

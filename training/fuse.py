@@ -93,9 +93,7 @@ def train_fusion(
 ) -> list[float]:
     """Train `fusion` in place and leave it in eval mode; returns the loss of each epoch."""
     task = FusionTask(fusion, backbone, arch, source, preprocess=preprocess)
-    losses = train(
-        task, section.schedule, seed=source.seed, devices=devices, checkpoint=checkpoint, progress=progress
-    )
+    losses = train(task, section.schedule, seed=source.seed, devices=devices, checkpoint=checkpoint, progress=progress)
     task.module.cpu()
     fusion.eval().requires_grad_(False)
     return losses

@@ -91,9 +91,7 @@ def train(
     fabric = devices.fabric()
     if devices.count > 1:
         # Only the checkpoint comes back from spawned processes, and a progress bar cannot be sent to them.
-        fabric.launch(
-            partial(_epochs, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=None)
-        )
+        fabric.launch(partial(_epochs, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=None))
     else:
         _epochs(fabric, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=progress)
     state = _load(checkpoint)
@@ -108,13 +106,13 @@ def _epochs(
         _unshare(task.module)
     trained = [p for p in task.module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=schedule.learning_rate)
+    module, wrapped = fabric.setup(task.module, optimizer)
     losses: list[float] = []
-    if checkpoint.exists():
+    if checkpoint.exists():  # after setup: the optimizer's state follows the weights to their device
         state = _load(checkpoint)
         task.module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         losses = list(state["losses"])
-    module, wrapped = fabric.setup(task.module, optimizer)
     watched = progress or Progress.silent()
     with watched.step(task.name, schedule.max_epochs, done=len(losses)) as step:
         while len(losses) < schedule.max_epochs and not has_converged(losses, schedule):

@@ -70,9 +70,7 @@ class Synthetic:
         defect = synthesise(picture, self.tiles.foregrounds[index], self.textures, rng)
         return _to_tile(defect.image), defect.mask
 
-    def example(
-        self, position: int, use: Use, *, epoch: int
-    ) -> tuple[Tensor, NDArray[np.bool_], np.random.Generator]:
+    def example(self, position: int, use: Use, *, epoch: int) -> tuple[Tensor, NDArray[np.bool_], np.random.Generator]:
         """Example `position` of good tiles followed by as many synthetic ones (seed, step 1.5).
 
         Returns the tile, its defect mask (empty for a good one), and the generator for further draws.

@@ -96,9 +96,7 @@ def test_threshold_is_one_of_the_scores(scores: list[float], alpha: float) -> No
 
 
 @given(score_sets, st.integers(1, 99), st.floats(-1e6, 1e6))
-def test_failing_and_a_small_p_value_are_one_statement(
-    scores: list[float], percent: int, score: float
-) -> None:
+def test_failing_and_a_small_p_value_are_one_statement(scores: list[float], percent: int, score: float) -> None:
     calibration, alpha = Calibration(np.array(scores)), percent / 100
     for candidate in (score, scores[0], math.nextafter(scores[0], math.inf)):
         if alpha >= calibration.attainable_alpha:

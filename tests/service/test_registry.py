@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.errors import StartupError, UnknownCategory
-from service.registry import open_registry, pick_device
+from service.errors import UnknownCategory
+from service.registry import open_registry
 
 CPU = torch.device("cpu")
 Make = Callable[..., Path]
@@ -83,10 +83,3 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     assert [refusal.file for refusal in registry.refused] == ["."]
     with pytest.raises(UnknownCategory, match="jigsight train"):
         registry.entry("plate")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_refused() -> None:
-    assert pick_device("auto") == CPU
-    with pytest.raises(StartupError, match="no CUDA device"):
-        pick_device("cuda")

@@ -10,7 +10,7 @@ from training.batch_norm import estimate_batch_norm
 from training.choose import Figures, ValidationSet, decide, make_validation_set, validate
 from training.fit import extract, fit_gaussian
 from training.progress import Progress
-from training.synthetic import Synthetic, Tiles, Use
+from training.synthetic import Synthetic, Tiles, Use, make_tiles
 from training.textures import ProceduralTextures
 
 CPU = torch.device("cpu")
@@ -65,15 +65,16 @@ def test_a_validation_set_is_the_same_each_time(part_tiles: Tiles) -> None:
 
 
 def test_no_validation_defect_is_one_of_training(part_tiles: Tiles) -> None:
-    drawn = source(part_tiles)
-    validation = {mask.tobytes() for mask in make_validation_set(drawn, defects=2).masks[16:]}
+    # As textures, so that a mask depends on the draw alone; the positions 4 to 7 are drawn in both.
+    learning, held = (make_tiles(part_tiles.images[part], "texture") for part in (slice(0, 4), slice(4, 16)))
+    validation = {mask.tobytes() for mask in make_validation_set(source(held), defects=2).masks[12:]}
     training = {
-        drawn.example(position, use, epoch=epoch)[1].tobytes()
+        source(learning).example(position, use, epoch=epoch)[1].tobytes()
         for use in (Use.JIGSAW, Use.FUSION)
         for epoch in range(3)
-        for position in range(16, 32)
+        for position in range(4, 8)
     }
-    assert len(validation) == 32
+    assert (len(validation), len(training)) == (24, 24)
     assert not validation & training
 
 

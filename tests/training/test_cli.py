@@ -40,8 +40,9 @@ def run(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
-    printed = run("sample", folder, "--category", "flange", "--train", 12, "--test-good", 2, "--test-defective", 1,
-                  "--size", 96)
+    printed = run(
+        "sample", folder, "--category", "flange", "--train", 12, "--test-good", 2, "--test-defective", 1, "--size", 96
+    )
     assert Path(printed.strip()) == folder / "flange"
     return folder
 
@@ -54,8 +55,24 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(parts: Path, recipe: Path, folder: Path, *more: object) -> dict:
-    run("train", "--data", parts, "--category", "flange", "--recipe", recipe, "--weights", "none", "--device", "cpu",
-        "--artifacts", folder / "artifacts", "--json", folder / "train.json", *more)
+    run(
+        "train",
+        "--data",
+        parts,
+        "--category",
+        "flange",
+        "--recipe",
+        recipe,
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--artifacts",
+        folder / "artifacts",
+        "--json",
+        folder / "train.json",
+        *more,
+    )
     return dict(json.loads((folder / "train.json").read_text()))
 
 
@@ -133,7 +150,10 @@ def test_cuda_where_there_is_none_is_refused(parts: Path) -> None:
 def test_errors_are_one_sentence_on_stderr_and_exit_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jigsight", "evaluate", "missing.safetensors", "--data", "nowhere"],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 2
     assert "missing.safetensors" in done.stderr

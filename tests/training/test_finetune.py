@@ -38,9 +38,7 @@ def source(tiles: Tiles) -> Synthetic:
 
 
 def task(backbone: Backbone, tiles: Tiles, *, pretrained: bool = True) -> JigsawTask:
-    return JigsawTask(
-        backbone, "resnet18", source(tiles), preprocess=SMALL, section=SECTION, pretrained=pretrained
-    )
+    return JigsawTask(backbone, "resnet18", source(tiles), preprocess=SMALL, section=SECTION, pretrained=pretrained)
 
 
 def run(backbone: Backbone, tiles: Tiles, folder: Path, *, pretrained: bool) -> list[float]:
@@ -103,9 +101,7 @@ def test_a_network_from_nothing_gets_the_statistics_of_whole_good_tiles(
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_the_result_is_ready_for_use(
-    backbone: Backbone, part_tiles: Tiles, tmp_path: Path, pretrained: bool
-) -> None:
+def test_the_result_is_ready_for_use(backbone: Backbone, part_tiles: Tiles, tmp_path: Path, pretrained: bool) -> None:
     run(backbone, part_tiles, tmp_path, pretrained=pretrained)
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())

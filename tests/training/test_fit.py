@@ -128,9 +128,7 @@ def test_images_that_are_all_the_same_are_at_distance_zero() -> None:
 
 @pytest.mark.parametrize("folds", [None, 3])
 @pytest.mark.parametrize("positions", [1, 2, 5])
-def test_the_block_size_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, folds: int | None, positions: int
-) -> None:
+def test_the_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch, folds: int | None, positions: int) -> None:
     y = features(10, 7, 6)
     assigned = None if folds is None else assign_folds(10, folds, seed=0)
     whole = fitted(y, folds=assigned)

@@ -94,8 +94,12 @@ def test_defects_count_as_much_as_the_rest_however_small_they_are(
     assert loss(50.0, 50.0) == pytest.approx((25.0, 0.5), rel=1e-4)
 
 
-def test_a_batch_without_a_defect_has_a_loss(backbone: Backbone, fusion: Fusion, part_tiles: Tiles) -> None:
+def test_a_batch_without_a_defect_has_a_loss_and_the_backbone_is_frozen(
+    backbone: Backbone, fusion: Fusion, part_tiles: Tiles
+) -> None:
     task = FusionTask(fusion, backbone, "resnet18", source(part_tiles), preprocess=SMALL)
+    # Several devices wait for the gradient of everything that asks for one.
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
     value, accuracy = task.loss(task.module, task.prepare([0, 1], epoch=0))
     assert torch.isfinite(value)
     assert 0 <= accuracy.item() <= 1

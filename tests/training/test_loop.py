@@ -198,9 +198,7 @@ def test_progress_is_told_of_each_epoch_and_of_those_behind(tmp_path: Path) -> N
 def test_more_devices_than_a_batch_has_examples_are_refused(tmp_path: Path) -> None:
     schedule = Schedule(batch_size=1, max_epochs=1)
     with pytest.raises(RecipeError, match="batch_size"):
-        train(
-            Slope(), schedule, seed=0, devices=Devices("cpu", 2), checkpoint=tmp_path / "slope.pt", progress=QUIET
-        )
+        train(Slope(), schedule, seed=0, devices=Devices("cpu", 2), checkpoint=tmp_path / "slope.pt", progress=QUIET)
 
 
 class Pooled(nn.Module):

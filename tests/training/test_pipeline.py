@@ -179,9 +179,7 @@ def test_the_same_run_gives_the_same_bytes(ask: Callable[..., TrainingRequest], 
 
 
 def test_the_jigsaw_and_the_fusion_are_in_the_artifact(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:
-    plain, staged = (
-        load_file(train(ask(use=use, artifacts=tmp_path / use)).artifact) for use in ("never", "always")
-    )
+    plain, staged = (load_file(train(ask(use=use, artifacts=tmp_path / use)).artifact) for use in ("never", "always"))
     assert not torch.equal(plain["backbone.conv1.weight"], staged["backbone.conv1.weight"])
     assert not any(name.startswith("fusion.") for name in plain)
     assert any(name.startswith("fusion.") for name in staged)

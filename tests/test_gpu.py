@@ -1,0 +1,97 @@
+"""The whole path on CUDA: it trains there, goes on there after a stop, and scores as the CPU does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import jigsight
+from models.artifact import load
+from models.manifest import Kind
+from training.batch_norm import estimate_batch_norm
+from training.finetune import finetune
+from training.loop import Devices
+from training.progress import Progress
+from training.recipe import JigsawSection, Recipe, Schedule
+from training.samples import write_category
+from training.synthetic import Synthetic, make_tiles
+from training.textures import ProceduralTextures
+from training.workshop import Workshop
+
+pytestmark = pytest.mark.gpu
+
+KIND: Kind = "texture"
+RECIPE = """
+[preprocess]
+image_size = 64
+[jigsaw]
+use = "always"
+tiles = 2
+permutations = 4
+schedule = { max_epochs = 2, batch_size = 8 }
+[fusion]
+use = "always"
+schedule = { max_epochs = 2, batch_size = 8 }
+[gaussian]
+channels = 16
+"""
+
+
+def test_trained_on_cuda_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
+    parts = write_category(tmp_path / "parts", "flange", train=12, test_good=2, test_defective=1, size=96)
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    arguments = [
+        "train",
+        "--data",
+        parts.parent,
+        "--category",
+        "flange",
+        "--recipe",
+        tmp_path / "tiny.toml",
+        "--arch",
+        "resnet18",
+        "--weights",
+        "none",
+        "--device",
+        "cuda",
+        "--artifacts",
+        tmp_path / "artifacts",
+        "--json",
+        tmp_path / "train.json",
+    ]
+    result = CliRunner().invoke(jigsight.app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    artifact = Path(json.loads((tmp_path / "train.json").read_text())["artifact"])
+    on_cpu, on_cuda = load(artifact, device="cpu"), load(artifact, device="cuda")
+    tiles = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected, got = on_cpu.detector(tiles), on_cuda.detector(tiles.cuda())
+    # TensorFloat-32 convolutions: three digits, not seven.
+    torch.testing.assert_close(got.score.cpu(), expected.score, rtol=1e-2, atol=1e-2)
+
+
+def test_a_run_on_cuda_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
+    devices, recipe = Devices("cuda"), Recipe()
+    workshop = Workshop(recipe, "resnet18", False, devices, tmp_path, Progress.silent())
+    source = Synthetic(make_tiles(images, KIND), ProceduralTextures(), 0)
+    losses = []
+    for epochs in (1, 3):
+        backbone = workshop.new_backbone()
+        estimate_batch_norm(backbone, images, recipe.preprocess)
+        schedule = Schedule(max_epochs=epochs, batch_size=8, patience=10)
+        losses = finetune(
+            backbone,
+            "resnet18",
+            source,
+            preprocess=recipe.preprocess,
+            section=JigsawSection(tiles=2, permutations=4, schedule=schedule),
+            pretrained=False,
+            devices=devices,
+            checkpoint=tmp_path / "jigsaw.pt",
+            progress=Progress.silent(),
+        )
+    assert len(losses) == 3
+    assert not next(backbone.parameters()).is_cuda
