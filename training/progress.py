@@ -1,32 +1,35 @@
-"""What a person sees while training works: a bar per step on a terminal, a line per step in a log."""
+"""What a person sees while training works: a bar per step on a terminal; in a log, a line now and then."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+
+_LOG_EVERY = 15.0  # seconds between a step's lines where there is no terminal
 
 
 class Step:
-    """One step under way; `advance` moves it on by one unit and says how it goes."""
+    """One step under way, `done` of its `total` units behind it."""
 
-    def __init__(self, bars: Bars | None, task: TaskID | None) -> None:
-        self._bars = bars
-        self._task = task
+    def __init__(self, total: int, done: int, show: Callable[["Step"], None]) -> None:
+        self.total = total
+        self.done = done
         self.note = ""
+        self._show = show
 
     def advance(self, note: str = "", *, by: int = 1) -> None:
-        """Move on by `by` units; `note` (a loss, say) stands beside the bar."""
+        """Move on by `by` units; `note` (a loss, say) says how it goes."""
+        self.done += by
         self.note = note
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, advance=by, note=note)
+        self._show(self)
 
     def reach(self, done: int, _total: int | None = None) -> None:
         """Stand at `done` units; fits wherever `progress(done, total)` is called back."""
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done)
+        self.done = done
+        self._show(self)
 
 
 class Progress:
@@ -51,19 +54,35 @@ class Progress:
         """Show a step of `total` units, of which `done` are behind us; keep its time."""
         started = time.perf_counter()
         if self._console is not None and self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description:<28}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            with Bars(*columns, console=self._console, transient=True) as bars:
-                step = Step(bars, bars.add_task(name, total=total, completed=done, note=""))
+            with self._bar(name, total, done) as step:
                 yield step
         else:
-            step = Step(None, None)
+            step = Step(total, done, self._log(name))
             yield step
         spent = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         self.say(f"{name:<28} {spent:6.1f} s  {step.note}")
+
+    @contextmanager
+    def _bar(self, name: str, total: int, done: int) -> Iterator[Step]:
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(name, total=total, completed=done, note="")
+            yield Step(total, done, lambda step: bars.update(task, completed=step.done, note=step.note))
+
+    def _log(self, name: str) -> Callable[[Step], None]:
+        last = time.perf_counter()
+
+        def show(step: Step) -> None:
+            nonlocal last
+            if time.perf_counter() - last >= _LOG_EVERY and step.done < step.total:
+                last = time.perf_counter()
+                self.say(f"{name:<28} {step.done}/{step.total}  {step.note}")
+
+        return show

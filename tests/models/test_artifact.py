@@ -146,9 +146,11 @@ def test_nothing_under_the_final_name_is_ever_partial(
 ) -> None:
     """When a name appears the content is on the disk: the file is flushed before the rename, the folder after."""
     seen: list[tuple[str, list[str]]] = []
+    inodes: list[int] = []
     real = module._sync
 
     def watched(path: Path) -> None:
+        inodes.append(path.stat().st_ino)
         seen.append((path.name, [name for name in everything(tmp_path) if name.endswith(".safetensors")]))
         real(path)
 
@@ -157,6 +159,7 @@ def test_nothing_under_the_final_name_is_ever_partial(
     assert [names for _, names in seen] == [[], [f"plate/{path.name}"]]
     assert seen[0][0].startswith(".incoming-")
     assert seen[1][0] == "plate"
+    assert path.stat().st_ino == inodes[0]  # renamed, not copied
 
 
 def test_a_failed_rewrite_leaves_the_old_file_whole(

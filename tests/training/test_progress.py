@@ -20,6 +20,17 @@ def test_a_log_gets_one_line_a_step_with_its_last_note() -> None:
     assert re.fullmatch(r"jigsaw +\d+\.\d s  loss 1\.0 *\n", file.getvalue())
 
 
+def test_a_log_of_a_long_step_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 5.0, 16.0, 16.0, 20.0, 40.0, 41.0])  # begun twice, then each look; 16.0 is noted
+    monkeypatch.setattr("training.progress.time.perf_counter", lambda: next(clock))
+    progress, file = written(terminal=False)
+    with progress.step("jigsaw", 4) as step:
+        for loss in ("4", "3", "2", "1"):  # the last unit is told of by the step's own line
+            step.advance(f"loss {loss}")
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    assert lines == [["jigsaw", "2/4", "loss", "3"], ["jigsaw", "41.0", "s", "loss", "1"]]
+
+
 def test_a_terminal_sees_the_bar_move() -> None:
     progress, file = written(terminal=True)
     with progress.step("reading images", 40, done=7) as step:
