@@ -13,12 +13,11 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.artifact import load, save
-from models.backbone import Architecture, Backbone
+from models.backbone import Architecture
 from models.detector import Detector
 from models.errors import DatasetError, RecipeError
 from models.manifest import (
@@ -30,23 +29,22 @@ from models.manifest import (
     ThresholdRecord,
     WeightsRecord,
 )
-from models.mfcsam import Fusion
 from models.preprocess import Preprocess
 from models.weights import NONE, load_weights
 from training.batch_norm import estimate_batch_norm
 from training.calibrate import image_scores, threshold
-from training.choose import Figures, ValidationSet, decide, make_validation_set
+from training.choose import Figures
 from training.datasets import fingerprint, read_image, training_images
 from training.fit import assign_folds
 from training.foreground import decide_kind
 from training.loop import Devices
 from training.progress import Progress
-from training.recipe import Recipe, Use
-from training.synthetic import Synthetic, Tiles, make_tiles
+from training.recipe import Recipe
+from training.stages import run_stages
+from training.synthetic import Tiles, make_tiles
 from training.textures import FolderTextures, ProceduralTextures, Textures
 from training.workshop import Workshop
 
-_ENOUGH_TO_CHOOSE = 10  # good images; with fewer, a fifth of them says nothing about a stage
 _RECORDED_PACKAGES = ("jigsight", "numpy", "opencv-python-headless", "pillow", "torch", "torchvision")
 
 
@@ -80,16 +78,6 @@ class TrainingResult:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Stages:
-    """The parts of the detector after choosing, and why they are what they are."""
-
-    backbone: Backbone
-    fusion: Fusion | None
-    choices: tuple[Choice, ...]
-    figures: Figures | None
-
-
 def train_category(request: TrainingRequest, progress: Progress) -> TrainingResult:
     """Train one category and write its artifact.
 
@@ -114,7 +102,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     workshop = _new_workshop(request, folder, progress)
 
     tiles = make_tiles(images, kind)
-    stages = _stages(workshop, backbone, tiles, kind, textures)
+    stages = run_stages(workshop, backbone, tiles, kind=kind, textures=textures)
     detector = workshop.assemble(stages.backbone, stages.fusion)
     record, scores, warning = _fit_and_calibrate(workshop, detector, tiles)
     manifest = Manifest(
@@ -129,7 +117,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         dataset=dataset,
         textures=textures_id,
         recipe=request.recipe.model_dump(mode="json"),
-        packages={name: package_version(name) for name in _RECORDED_PACKAGES},
+        packages=_packages(),
     )
     path = save(detector, manifest, scores, folder=request.artifacts)
     artifact = load(path)  # what was written is what will be served: prove it can be read
@@ -145,52 +133,6 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
         warnings=(warning,) if warning else (),
     )
-
-
-def _stages(workshop: Workshop, backbone: Backbone, tiles: Tiles, kind: Kind, textures: Textures) -> _Stages:
-    """Run the jigsaw and the fusion as the recipe says: always, never, or where they gain."""
-    recipe = workshop.recipe
-    uses: dict[Literal["jigsaw", "fusion"], Use] = {"jigsaw": recipe.jigsaw.use, "fusion": recipe.fusion.use}
-    reasons = {stage: f"the recipe says {use}" for stage, use in uses.items()}
-    if kind == "texture" and uses["jigsaw"] != "never":
-        uses["jigsaw"], reasons["jigsaw"] = "never", "a texture has no shape for a jigsaw to teach"
-    for stage, use in uses.items():
-        if use == "choose" and len(tiles) < _ENOUGH_TO_CHOOSE:
-            uses[stage] = "never"
-            reasons[stage] = f"{len(tiles)} good images are too few to measure it ({_ENOUGH_TO_CHOOSE} would do)"
-
-    learning, held_out = tiles, None
-    if "choose" in uses.values():
-        learning, held_out = _hold_out(workshop, tiles, textures)
-    source = Synthetic(learning, textures, recipe.seed)
-
-    fusion: Fusion | None = None
-    figures = workshop.figures(backbone, None, good=learning, held_out=held_out) if held_out is not None else None
-    choices = []
-    for stage, use in uses.items():
-        if use == "never":
-            choices.append(Choice(stage=stage, kept=False, reason=reasons[stage]))
-            continue
-        tuned = workshop.tune(backbone, source) if stage == "jigsaw" else backbone
-        fused = workshop.fuse(backbone, source) if stage == "fusion" else fusion
-        choice = Choice(stage=stage, kept=True, reason=reasons[stage])
-        if held_out is not None and figures is not None:
-            with_ = workshop.figures(tuned, fused, good=learning, held_out=held_out)
-            choice = decide(stage, figures, with_, margin=recipe.validation.margin) if use == "choose" else choice
-            figures = with_ if choice.kept else figures
-        if choice.kept:
-            backbone, fusion = tuned, fused
-        choices.append(choice)
-        workshop.progress.say(f"{stage}: {'kept' if choice.kept else 'left out'}; {choice.reason}")
-    return _Stages(backbone, fusion, tuple(choices), figures)
-
-
-def _hold_out(workshop: Workshop, tiles: Tiles, textures: Textures) -> tuple[Tiles, ValidationSet]:
-    section, seed = workshop.recipe.validation, workshop.recipe.seed
-    order = np.random.default_rng([seed, len(tiles)]).permutation(len(tiles))
-    count = max(2, round(section.share * len(tiles)))
-    held = Synthetic(tiles.subset(sorted(order[:count].tolist())), textures, seed)
-    return tiles.subset(sorted(order[count:].tolist())), make_validation_set(held, defects=section.defects)
 
 
 def _fit_and_calibrate(
@@ -242,6 +184,10 @@ def _textures(directory: Path | None) -> tuple[Textures, str]:
     return textures, fingerprint(textures.paths)
 
 
+def _packages() -> dict[str, str]:
+    return {name: package_version(name) for name in _RECORDED_PACKAGES}
+
+
 def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) -> Workshop:
     return Workshop(
         recipe=request.recipe,
@@ -256,7 +202,7 @@ def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) ->
 def _working_folder(request: TrainingRequest, category: str, kind: Kind, inputs: tuple[str, ...]) -> Path:
     """The same folder for the same run, and another for any other, so that nothing foreign is resumed."""
     recipe, accelerator = request.recipe.model_dump(mode="json"), request.devices.accelerator
-    identity = json.dumps([recipe, request.arch, kind, accelerator, *inputs], sort_keys=True)
+    identity = json.dumps([recipe, request.arch, kind, accelerator, _packages(), *inputs], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = request.artifacts / ".training" / f"{category}-{digest}"
     try:

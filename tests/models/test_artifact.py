@@ -193,8 +193,6 @@ def test_an_unfitted_detector_is_not_usable(artifact: Artifact, tmp_path: Path) 
 
 @pytest.mark.gpu
 def test_it_loads_onto_a_gpu(artifact: Artifact, batch: Tensor) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     on_gpu = load(artifact.path, device="cuda")
     with torch.inference_mode():
         wanted, scores = artifact.detector(batch).score, on_gpu.detector(batch.cuda()).score.cpu()
