@@ -3,7 +3,9 @@
 import sys
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 import service.cli
 import training.cli
@@ -21,12 +23,25 @@ service.cli.register(app)
 
 
 def main() -> None:
-    """Run the command line; an error that was raised on purpose is one sentence, not a traceback."""
+    """Run the command line; what the person at it can mend is one sentence, not a traceback."""
     try:
         app()
-    except JigSightError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True)
+    except (JigSightError, OSError, ValidationError) as error:
+        # As text, not as rich's markup: a path may hold brackets.
+        message = Text.assemble(("error:", "bold red"), " ", _sentence(error))
+        Console(stderr=True, soft_wrap=True, highlight=False).print(message)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _sentence(error: JigSightError | OSError | ValidationError) -> str:
+    if isinstance(error, ValidationError):
+        flaws = (f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
+        return f"These values cannot be used: {'; '.join(flaws)}."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'The system says'}: {error.strerror or error}."
+    return str(error)
 
 
 if __name__ == "__main__":

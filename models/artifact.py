@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.backbone import channels
 from models.calibration import Calibration
 from models.detector import Detector, build_detector
 from models.errors import ArtifactError
 from models.manifest import FORMAT, Manifest
+from models.soundness import check_constants, check_finite, check_scorer, check_threshold
 from models.verdict import Judgement, judge
 
 SUFFIX = ".safetensors"
@@ -93,19 +93,17 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
             manifest = _read_manifest(file.metadata() or {})
             version = _check_hash(path)
             tensors = _read_tensors(file, manifest)
-        _check_values(tensors, manifest)
-        detector = _assemble(manifest, tensors)
+        check_finite(tensors)
+        check_scorer(tensors, manifest.detector)
+        check_constants(tensors, manifest.detector)
         calibration = Calibration(tensors[SCORES])
+        check_threshold(manifest.threshold, calibration)
+        place = torch.device(device)
+        detector = _move(_assemble(manifest, tensors), place)
     except _FAULTS as error:
         raise _refusal(path, error) from error
-    place = torch.device(device)
     return Artifact(
-        path=path,
-        version=version,
-        manifest=manifest,
-        detector=detector.to(place),
-        calibration=calibration,
-        device=place,
+        path=path, version=version, manifest=manifest, detector=detector, calibration=calibration, device=place
     )
 
 
@@ -206,28 +204,25 @@ def _read_tensors(file: Any, manifest: Manifest) -> dict[str, Tensor]:
     return {name: file.get_tensor(name) for name in found}
 
 
-def _check_values(tensors: dict[str, Tensor], manifest: Manifest) -> None:
-    """What must hold of the numbers, lest a detector fail, or pass everything, once it is in use."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ArtifactError(f"tensor {name} holds values that are not finite.")
-    indices = tensors["scorer.indices"]
-    total = sum(channels(manifest.detector.arch))
-    if indices[0] < 0 or indices[-1] >= total or (indices[1:] <= indices[:-1]).any():
-        raise ArtifactError(f"tensor scorer.indices must hold ascending channel numbers from 0 to {total - 1}.")
-    row = torch.arange(len(indices))
-    if (tensors["scorer.whitening"][:, row * (row + 3) // 2] <= 0).any():
-        raise ArtifactError("tensor scorer.whitening has a diagonal that is not positive: it was never fitted.")
-    for name, wished in (("mean", manifest.detector.preprocess.mean), ("std", manifest.detector.preprocess.std)):
-        if tensors[f"preprocess.{name}"].flatten().tolist() != torch.tensor(wished).tolist():
-            raise ArtifactError(f"tensor preprocess.{name} contradicts the manifest, which says {wished}.")
-
-
 def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
     with torch.device("meta"):
         detector = build_detector(manifest.detector)
     detector.load_state_dict({n: t for n, t in tensors.items() if n != SCORES}, assign=True)
     return detector.eval().requires_grad_(False)
+
+
+def _move(detector: Detector, place: torch.device) -> Detector:
+    try:
+        return detector.to(place)
+    except torch.OutOfMemoryError as error:
+        need = sum(tensor.nbytes for tensor in detector.state_dict().values()) / 1e6
+        raise ArtifactError(
+            f"it does not fit on {place}: it needs about {need:,.0f} MB there. Use fewer categories, --device cpu, "
+            "or train with a smaller `gaussian.channels`."
+        ) from error
+    except (RuntimeError, AssertionError) as error:  # no driver, no such number; torch without CUDA asserts
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ArtifactError(f"it cannot be put on {place} ({reason}). Use --device cpu.") from error
 
 
 def _digest(path: Path) -> str:

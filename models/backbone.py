@@ -1,13 +1,15 @@
 """The feature extractor: a torchvision network cut into the levels X1, X2, X3 (seed, step 5.1).
 
-Layers past the third level are neither built into the backbone nor stored. Parameter names are torchvision's
-(less a common prefix), so any state dict of the full network fits.
+Layers past the third level are neither built nor stored: the whole network exists without memory only, and
+what is kept of it is then made real. Parameter names are torchvision's (less a common prefix), so any state
+dict of the full network fits.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torchvision import models as zoo
 
@@ -76,14 +78,36 @@ def weight_prefix(arch: Architecture) -> str:
     return prefix + "." if prefix else ""
 
 
-def build_backbone(arch: Architecture) -> Backbone:
-    """A backbone with random weights (torchvision's initialisation, from torch's global generator)."""
+def layers_past_the_cut(arch: Architecture) -> frozenset[str]:
+    """The layers of torchvision's network that are left out, by the first part of their names, less the prefix."""
     cut = _CUTS[arch]
-    network = cut.build(weights=None)
-    trunk = network.get_submodule(cut.prefix)
+    network = _outline(cut)
+    names = {name for name, _ in (*network.named_children(), *network.get_submodule(cut.prefix).named_children())}
+    return frozenset(names - _kept(network, cut).keys() - {cut.prefix})
+
+
+def build_backbone(arch: Architecture) -> Backbone:
+    """A backbone on torch's default device with random weights, which depend on torch's global seed alone."""
+    cut = _CUTS[arch]
+    backbone = Backbone(_kept(_outline(cut), cut), cut.ends).to_empty(device=torch.get_default_device())
+    for layer in backbone.modules():
+        if isinstance(layer, nn.Conv2d):  # none has a bias: a batch norm follows
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+    return backbone
+
+
+def _outline(cut: Cut) -> nn.Module:
+    """The whole network, without memory."""
+    with torch.device("meta"):
+        return cut.build(weights=None)
+
+
+def _kept(network: nn.Module, cut: Cut) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {}
-    for name, layer in trunk.named_children():
+    for name, layer in network.get_submodule(cut.prefix).named_children():
         layers[name] = layer
         if name == cut.ends[-1]:
             break
-    return Backbone(layers, cut.ends)
+    return layers

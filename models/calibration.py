@@ -2,6 +2,7 @@
 
 Owns the conformal quantile and the p-value; refuses score sets that are empty or not finite. The scores must
 be out of sample (`training.calibrate`): those of the images that a Gaussian was fitted on are far too low.
+Where each was scored by a detector made without that image, rates are approximate: see `Calibration`.
 A part fails when its score is greater than the threshold.
 """
 
@@ -19,7 +20,9 @@ class Calibration:
     """The n out-of-sample scores of good images, sorted; immutable.
 
     For any alpha >= `attainable_alpha`, `score > threshold(alpha)` and `p_value(score) <= alpha` are one
-    statement, and a good part exchangeable with the n images satisfies it with probability at most alpha.
+    statement, and a good part satisfies it with a probability of about alpha. "At most alpha" would take scores
+    of a detector that none of the n images shaped. Leave-one-out scores come from n detectors of n-1 images each,
+    a new part's from one of all n, so the new score is not exchangeable with them (the jackknife's gap).
     """
 
     __slots__ = ("_scores",)
@@ -42,14 +45,14 @@ class Calibration:
 
     @property
     def attainable_alpha(self) -> float:
-        """The smallest false-reject rate that n scores can vouch for: 1/(n+1)."""
+        """The smallest false-reject rate that n scores can speak of: 1/(n+1)."""
         return 1 / (len(self._scores) + 1)
 
     def threshold(self, alpha: float) -> float:
         """The conformal threshold for a false-reject rate `alpha` in (0, 1): always one of the scores.
 
         It is the ceil((1-alpha)(n+1))-th smallest score. Where that exceeds n, alpha is below
-        `attainable_alpha`: the largest score is used, and the rate promised is `attainable_alpha`.
+        `attainable_alpha`: the largest score is used, and the rate is about `attainable_alpha`.
         """
         if not 0 < alpha < 1:
             raise ValueError(f"the false-reject rate must lie between 0 and 1, got {alpha}")
@@ -61,7 +64,7 @@ class Calibration:
         return float(self._scores[min(max(rank, 1), n) - 1])
 
     def p_value(self, score: float) -> float:
-        """Chance that a good part scores at least this high: (1 + #{scores >= score}) / (n + 1).
+        """About the chance that a good part scores at least this high: (1 + #{scores >= score}) / (n + 1).
 
         Raises ScoreError for a score that is not a finite number: of that nothing can be said.
         """

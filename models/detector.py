@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.backbone import Architecture, Backbone, Levels, build_backbone, channels, grids
+from models.device import full_precision
 from models.gaussian import DenseGaussian
 from models.mfcsam import Fusion
 from models.preprocess import Preprocess, PreprocessConfig
@@ -43,10 +44,15 @@ class DetectorConfig(BaseModel):
     @model_validator(mode="after")
     def _kernel_fits(self) -> "DetectorConfig":
         size = self.preprocess.image_size
-        edge = grids(size)[0][0]
-        if kernel_radius(self.smoothing * edge / size) >= edge:
+        if kernel_radius(self.map_smoothing) >= grids(size)[0][0]:
             raise ValueError(f"smoothing of {self.smoothing} px is too wide for an image_size of {size}")
         return self
+
+    @property
+    def map_smoothing(self) -> float:
+        """`smoothing` in pixels of the score map."""
+        size = self.preprocess.image_size
+        return self.smoothing * grids(size)[0][0] / size
 
 
 class Detection(NamedTuple):
@@ -75,11 +81,13 @@ class Detector(nn.Module):
         self.scorer = scorer
         self.smoothing = smoothing
 
+    @full_precision()
     def levels(self, batch: Tensor) -> Levels:
         """(b, 3, s, s) uint8 -> the three levels that the scorer sees, fused if there is a fusion."""
         levels: Levels = self.backbone(self.preprocess(batch))
         return self.fusion(*levels) if self.fusion is not None else levels
 
+    @full_precision()
     def forward(self, batch: Tensor) -> Detection:
         """(b, 3, s, s) uint8 RGB tiles (from `preprocess.resize`), on the detector's device."""
         score_map = self.smoothing(self.scorer(self.levels(batch)))
@@ -88,12 +96,11 @@ class Detector(nn.Module):
 
 def build_detector(config: DetectorConfig) -> Detector:
     """A detector of the configured shape, with random weights and an unfitted scorer."""
-    size = config.preprocess.image_size
-    level_channels, level_grids = channels(config.arch), grids(size)
+    level_channels, level_grids = channels(config.arch), grids(config.preprocess.image_size)
     return Detector(
         preprocess=Preprocess(config.preprocess),
         backbone=build_backbone(config.arch),
         fusion=Fusion(level_channels, level_grids) if config.fusion == "mfcsam" else None,
         scorer=DenseGaussian(level_channels, level_grids[0], config.scorer.channels),
-        smoothing=Smoothing(config.smoothing * level_grids[0][0] / size),
+        smoothing=Smoothing(config.map_smoothing),
     )

@@ -1,5 +1,7 @@
-"""Which device to compute on: the one place where `auto` is resolved."""
+"""Which device to compute on, the one place where `auto` is resolved, and how exactly it computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -15,3 +17,19 @@ def pick_device(wished: Device) -> torch.device:
     if wished == "cuda" and not present:
         raise DeviceError("torch finds no CUDA device here. Look at nvidia-smi, or use --device auto or cpu.")
     return torch.device("cuda" if present and wished != "cpu" else "cpu")
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolve in float32 proper, and leave torch's setting as it was.
+
+    On CUDA torch convolves in TensorFloat-32 by default (it multiplies matrices exactly), three digits instead of
+    seven: a part near its threshold would pass on one machine and fail on another. The setting is the process's,
+    so let one thread compute.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -6,6 +6,8 @@ Pillow's plugins are called directly: `Image.open` would warn at a pixel limit t
 16-bit pixels keep their high byte, so 16-bit and 8-bit versions of a picture decode to the same bytes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -59,8 +61,38 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     found in the header) or `CorruptImage`; no other exception, whatever the bytes.
     """
     name = _sniff(data)
+    with _refusals(name):
+        return _rgb(_open(data, name, max_pixels))
+
+
+def significant_bits(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
+    """How many of a 16-bit picture's bits its largest value uses, 8 or more; None for any other depth.
+
+    12 or fewer where the camera's values were stored as they were, 0 to 4095, and not scaled to 65535: `decode`
+    gives such a picture nearly black. Raises as `decode` does.
+    """
+    name = _sniff(data)
+    with _refusals(name):
+        opened = _open(data, name, max_pixels)
+        if _depth(opened, data) != 16:
+            return None
+        opened.load()
+        if opened.mode.startswith("I;16"):
+            return max(8, int(np.asarray(opened).max()).bit_length())
+        # Pillow keeps the high bytes of colours. Without the alpha, which is full where all else is dark.
+        return 8 + int(np.array(opened.convert("RGB")).max()).bit_length()
+
+
+def media_type(data: bytes) -> str:
+    """The picture's media type by its first bytes, e.g. "image/png". Raises as `decode` does."""
+    return f"image/{_sniff(data).lower()}"
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside, as an `ImageError`."""
     try:
-        return _decode(data, name, max_pixels)
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
@@ -72,11 +104,6 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
             f"The {name} cannot be read to its end ({type(reason).__name__}: {reason}). It is damaged, was cut "
             "off or is of an unusual kind; send it again, or save it anew as PNG with 8 bits per channel."
         ) from reason
-
-
-def media_type(data: bytes) -> str:
-    """The picture's media type by its first bytes, e.g. "image/png". Raises as `decode` does."""
-    return f"image/{_sniff(data).lower()}"
 
 
 def _sniff(data: bytes) -> str:
@@ -93,7 +120,8 @@ def _sniff(data: bytes) -> str:
     )
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture, not decoded yet, if nothing in its header or frame speaks against it."""
     opened = _PLUGINS[name](BytesIO(data))
     _refuse_by_header(opened, name, max_pixels)
     if name == "PNG":
@@ -103,6 +131,10 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
         _refuse_endless_jpeg(opened, data)
     elif name == "TIFF":
         _refuse_odd_tiff(opened)
+    return opened
+
+
+def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
     opened.load()
     # After loading: a TIFF was turned by Pillow itself and no longer says so.
     turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
@@ -114,6 +146,13 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
     if upright.mode in ("La", "RGBa"):
         upright = upright.convert(upright.mode.upper())
     return np.array(upright.convert("RGB"))
+
+
+def _depth(opened: ImageFile.ImageFile, data: bytes) -> int:
+    """Bits per channel, as they are stored."""
+    if isinstance(opened, TiffImageFile):
+        return int(max(opened.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))))
+    return data[24] if isinstance(opened, PngImageFile) else 8  # a PNG's header chunk comes first
 
 
 def _refuse_by_header(opened: ImageFile.ImageFile, name: str, max_pixels: int) -> None:

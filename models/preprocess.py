@@ -17,6 +17,8 @@ from torch import Tensor, nn
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_ROUNDING = 1e-4  # shares of area that differ by less are equal
+
 Edge = Annotated[int, Field(ge=32, le=2048)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
@@ -60,14 +62,22 @@ class Preprocess(nn.Module):
 
     def resize(self, image: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing."""
-        # .copy(): pictures may come as read-only or negative-stride views, which torch refuses.
-        pixels = torch.from_numpy(np.ascontiguousarray(image).copy()).permute(2, 0, 1)  # (3, h, w)
+        # Pictures may come as read-only or negative-stride views, which torch refuses: these alone are copied.
+        pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)  # (3, h, w)
         return self._squash(pixels.unsqueeze(0)).squeeze(0)
 
     def resize_mask(self, mask: NDArray[np.bool_]) -> Tensor:
-        """(h, w) bool -> (s, s) bool, true where at least half of the pixel's area is."""
+        """(h, w) bool -> (s, s) bool, true where at least half of the pixel's area is.
+
+        If no pixel has half of its area in the mask, as with a scratch, those with the largest share are true:
+        what can be seen of a mask never vanishes. (What lies outside a centre crop cannot be seen.)
+        """
         area = torch.from_numpy(mask.astype(np.uint8) * 255)[None, None]  # (1, 1, h, w)
-        return self._squash(area)[0, 0] >= 128
+        covered = self._squash(area)[0, 0] >= 128
+        if covered.any() or not mask.any():
+            return covered
+        share = self._squash(area.float())[0, 0]  # not in whole steps: a speck's share would round to nothing
+        return (share > 0) & (share >= share.max() * (1 - _ROUNDING))
 
     def _squash(self, pixels: Tensor) -> Tensor:
         edge = self.config.resize or self.config.image_size

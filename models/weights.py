@@ -1,7 +1,8 @@
 """Backbone weights: where they come from, and whether they fit.
 
 Four sources: torchvision's ImageNet weights (V1, downloaded once into torch's cache), a state dict in a file
-(`.pth` read without unpickling code, or `.safetensors`), the backbone inside a JigSight artifact, or none.
+(`.pth` read without unpickling code, or `.safetensors`), the backbone inside a JigSight artifact (verified by
+`models.artifact` like any other), or none.
 """
 
 import hashlib
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from models.backbone import Architecture, Backbone, weight_prefix
-from models.errors import WeightsError
+from models import artifact
+from models.backbone import Architecture, Backbone, layers_past_the_cut, weight_prefix
+from models.errors import ArtifactError, WeightsError
 
 IMAGENET = "imagenet"
 NONE = "none"
@@ -33,19 +36,24 @@ def load_weights(backbone: Backbone, arch: Architecture, source: str) -> str:
     Raises WeightsError if the weights cannot be had or do not fit.
     """
     if source != NONE:
-        state = _imagenet(arch) if source == IMAGENET else _read(Path(source))
+        state = _imagenet(arch) if source == IMAGENET else _read(Path(source), arch)
         _fit(backbone, _kept(state, arch), source=source, arch=arch)
     return fingerprint(backbone.state_dict())
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
-    """SHA-256 over the names, shapes and bytes of the tensors, sorted by name."""
+    """SHA-256 over the names, shapes and bytes of the tensors, sorted by name, less the counters of batch norm."""
     digest = hashlib.sha256()
-    for name in sorted(state):
+    for name in sorted(name for name in state if not _is_counter(name)):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _is_counter(name: str) -> bool:
+    """Statistics counters are absent from many converted files and are not used in eval mode."""
+    return name.endswith("num_batches_tracked")
 
 
 def _imagenet(arch: Architecture) -> dict[str, Tensor]:
@@ -76,7 +84,7 @@ def _patience(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, arch: Architecture) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path}. Give a .pth or .safetensors state dict, a JigSight artifact, "
@@ -85,9 +93,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     state: Any
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state = _from_artifact(path, arch) if _is_artifact(path) else load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged file makes the unpickler fail with anything, from KeyError to struct.error
         raise WeightsError(
             f"{path} cannot be read as weights ({_reason(error)}). "
@@ -98,6 +108,23 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise WeightsError(f"{path} holds no state dict (names of tensors); save model.state_dict(), not the model.")
     return dict(state)
+
+
+def _is_artifact(path: Path) -> bool:
+    with safe_open(path, framework="pt") as file:
+        return artifact.METADATA_KEY in (file.metadata() or {})
+
+
+def _from_artifact(path: Path, arch: Architecture) -> dict[str, Tensor]:
+    try:
+        loaded = artifact.load(path)
+    except ArtifactError as error:
+        raise WeightsError(f"The weights in an artifact cannot be had: {error}") from error
+    theirs = loaded.manifest.detector.arch
+    if theirs != arch:
+        raise WeightsError(f"The weights in {path} do not fit {arch}: it is an artifact of a {theirs}.")
+    prefix = weight_prefix(arch)
+    return {prefix + name: tensor for name, tensor in loaded.detector.backbone.state_dict().items()}
 
 
 def _is_entry(item: tuple[object, object]) -> bool:
@@ -113,31 +140,20 @@ def _reason(error: Exception) -> str:
 
 def _kept(state: dict[str, Tensor], arch: Architecture) -> dict[str, Tensor]:
     """The tensors of the layers that the backbone has, under its own names."""
-    if any(name.startswith("backbone.") for name in state):  # a JigSight artifact
-        return {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    prefix = weight_prefix(arch)
+    prefix, past = weight_prefix(arch), layers_past_the_cut(arch)
     # Layers past the third level belong to the same network: leave them out, but keep any stranger
     # so that it is reported.
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in state.items()
-        if not _is_past_the_cut(name.removeprefix(prefix), arch)
+        if name.removeprefix(prefix).split(".", 1)[0] not in past
     }
-
-
-def _is_past_the_cut(name: str, arch: Architecture) -> bool:
-    layer = name.split(".", 1)[0]
-    if arch == "mobilenet_v2":
-        return layer == "classifier" or (layer.isdigit() and 13 < int(layer) <= 18)
-    return layer in ("layer4", "fc")
 
 
 def _fit(backbone: Backbone, state: dict[str, Tensor], *, source: str, arch: Architecture) -> None:
     wanted = backbone.state_dict()
-    # Statistics counters are absent from many converted files and are not used in eval mode.
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = sorted(wanted.keys() - state.keys() - counters)
+    missing = sorted(name for name in wanted.keys() - state.keys() if not _is_counter(name))
     left_over = sorted(state.keys() - wanted.keys())
     reshaped = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"

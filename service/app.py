@@ -26,6 +26,7 @@ from service.routes import categories, health, inspections
 from service.settings import Settings
 from service.state import Service, State
 from service.store import Store
+from service.upload_gate import UploadGate
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
                 pictures=pictures,
                 keep_images=settings.keep_images,
                 max_pixels=settings.max_pixels,
+                gate=UploadGate(limit=settings.upload_limit, seconds=settings.upload_seconds),
                 decoding=CapacityLimiter(settings.decode_threads),
                 storing=CapacityLimiter(_STORING_THREADS),
             ),

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
+from models.locate_artifact import find_artifact
 from service.app import create_app
 from service.database import open_database
 from service.errors import StartupError
@@ -29,7 +30,7 @@ from service.offline import Finding, findings
 from service.registry import Registry
 from service.settings import KeepImages, Settings
 
-ALL_PASS, SOME_FAIL, NOT_ALL_JUDGED = 0, 1, 2
+ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +53,7 @@ def serve(
 
     Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
     JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
-    JIGSIGHT_QUEUE_LIMIT and JIGSIGHT_DECODE_THREADS.
+    JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT, JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
     """
     given: dict[str, Any] = {
         "host": host,
@@ -75,7 +76,9 @@ def serve(
 
 
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help="<category>/<version>.safetensors")],
+    artifact: Annotated[
+        Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Picture files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     heatmaps: Annotated[Path | None, typer.Option(help="Write an overlay for each picture into DIR.")] = None,
@@ -83,10 +86,13 @@ def inspect(
 ) -> None:
     """Judge picture files without a server.
 
-    Exit code 0: every part passes. 1: all were judged and at least one fails. 2: at least one picture, or
-    the artifact, could not be read; what could be read is judged and printed all the same.
+    Exit code 0: every part passes. 1: all were judged and at least one fails. 2: at least one picture, or the
+    artifact, could not be read, or a heatmap not be written; what could be judged is printed all the same.
     """
-    loaded = load(artifact, device=pick_device(device))
+    found = find_artifact(artifact)
+    if found != artifact:
+        typer.echo(f"Judging with {found}.", err=True)
+    loaded = load(found, device=pick_device(device))
     judged = findings(loaded, images, heatmaps=heatmaps)
     messages = Console(stderr=True)
     results = list(track(judged, "judging", total=len(images), console=messages, transient=True))
@@ -95,8 +101,8 @@ def inspect(
     else:
         Console().print(_table(loaded, results))
     for each in results:
-        if each.error is not None:
-            typer.echo(f"{each.path}: {each.error}", err=True)
+        if not each.complete:
+            typer.echo(f"{each.path}: {each.error or each.heatmap_error}", err=True)
     raise typer.Exit(_exit_code(results))
 
 
@@ -147,8 +153,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _exit_code(results: list[Finding]) -> int:
-    if any(each.judgement is None for each in results):
-        return NOT_ALL_JUDGED
+    if not all(each.complete for each in results):
+        return NOT_ALL_DONE
     return SOME_FAIL if any(each.judgement and each.judgement.verdict == "fail" for each in results) else ALL_PASS
 
 
@@ -184,4 +190,6 @@ def _entry(finding: Finding) -> dict[str, Any]:
         return {"path": str(finding.path), "verdict": None, "error": finding.error}
     height, width = finding.size
     entry = {"path": str(finding.path), "width": width, "height": height, **asdict(finding.judgement)}
+    if finding.heatmap_error is not None:
+        return entry | {"heatmap": None, "heatmap_error": finding.heatmap_error}
     return entry | ({"heatmap": str(finding.heatmap)} if finding.heatmap else {})

@@ -1,7 +1,7 @@
 """One thread that runs detectors, on micro-batches of whatever is waiting.
 
 - A caller is admitted first (`admit`): at most `queue_limit` parts of a category are in hand at once, from
-  decoding to the commit, so that memory is bounded; one more is refused at once.
+  the upload to the commit, so that memory is bounded; one more is refused at once.
 - The thread takes a batch as soon as it is free, from the categories in turn, without waiting for it to fill.
 - Every part gets exactly one answer, its own. Parts whose request has gone are dropped before the batch.
 - A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours.
@@ -66,6 +66,7 @@ class Engine:
         self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
         self._work = threading.Condition()
         self._open = False
+        self._died = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -85,22 +86,26 @@ class Engine:
         """Whether parts are being taken."""
         return self._open and self._thread.is_alive()
 
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended without having been asked to; nothing brings it back."""
+        return self._died
+
     @contextmanager
     def admit(self, category: str) -> Iterator[None]:
         """A place for one part, held until the block is left. Raises QueueFull if all are taken."""
         with self._work:
-            self._refuse_if_full(category)
+            if self._in_hand[category] >= self.queue_limit:
+                raise QueueFull(
+                    f"{self.queue_limit} parts of category {category!r} are in hand, and no more are taken on. "
+                    "Send this one again a little later."
+                )
             self._in_hand[category] += 1
         try:
             yield
         finally:
             with self._work:
                 self._in_hand[category] -= 1
-
-    def check_room(self, category: str) -> None:
-        """Raise QueueFull if `admit` would, so that an upload can be refused before it is read."""
-        with self._work:
-            self._refuse_if_full(category)
 
     async def read(self, artifact: Artifact, tile: Tensor) -> Reading:
         """The detector's reading of one tile (3, s, s) uint8. Raises JudgingFailed or EngineStopped.
@@ -115,18 +120,12 @@ class Engine:
             self._work.notify()
         return await asyncio.wrap_future(part.reading)
 
-    def _refuse_if_full(self, category: str) -> None:
-        if self._in_hand[category] >= self.queue_limit:
-            raise QueueFull(
-                f"{self.queue_limit} parts of category {category!r} are in hand, and no more are taken on. "
-                "Send this one again a little later."
-            )
-
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
                 self._answer(batch)
         except BaseException:
+            self._died = True
             logger.critical("the engine thread has died: nothing is judged until a restart", exc_info=True)
         finally:
             self._abandon()

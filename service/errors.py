@@ -8,7 +8,9 @@ ServiceError
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
 ├── UploadTooLarge      413
+├── UploadTooSlow       408
 ├── QueueFull           503  with Retry-After
+├── TooManyUploads      503  with Retry-After
 ├── NotReady            503
 ├── EngineStopped       503
 ├── StoreUnavailable    503  the database or the picture folder does not answer: nothing was judged
@@ -77,8 +79,21 @@ class UploadTooLarge(ServiceError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class UploadTooSlow(ServiceError):
+    """A body that took longer to arrive than allowed."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
 class QueueFull(ServiceError):
     """As many parts of the category are in hand as the service takes on."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
+
+
+class TooManyUploads(ServiceError):
+    """As many uploads are being read as the service reads at once."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 1

@@ -1,11 +1,12 @@
 """One part, from the bytes of its picture to a committed verdict: the stops in their order.
 
-admit -> decode and resize (bounded threads) -> detect (the engine's thread) -> judge -> keep the picture ->
-commit. Any stop that fails ends in an error: a verdict is only ever what all of them agreed to.
+admit -> read the upload -> decode and resize (bounded threads) -> detect (the engine's thread) -> judge -> keep the
+picture -> commit. Any stop that fails ends in an error: a verdict is only ever what all of them agreed to.
 """
 
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +22,7 @@ from service.engine import Engine, Reading
 from service.pictures import Pictures, digest_of
 from service.settings import KeepImages
 from service.store import Record, Store
+from service.upload_gate import UploadGate
 from service.uploads import Upload
 from service.uuid7 import uuid7
 
@@ -35,22 +37,26 @@ class _Picture:
 
 @dataclass(frozen=True)
 class Inspector:
-    """Judges uploads. `decoding` and `storing` bound how many threads do either."""
+    """Judges uploads. `gate`, `decoding` and `storing` bound how many are read, decoded and stored at once."""
 
     engine: Engine
     store: Store
     pictures: Pictures
     keep_images: KeepImages
     max_pixels: int
+    gate: UploadGate
     decoding: CapacityLimiter
     storing: CapacityLimiter
 
-    async def inspect(self, artifact: Artifact, upload: Upload) -> Record:
-        """The committed inspection of one picture.
+    async def inspect(self, artifact: Artifact, read: Callable[[], Awaitable[Upload]]) -> Record:
+        """The committed inspection of one picture; `read` is awaited once there is a place for it.
 
-        Raises QueueFull, an ImageError, JudgingFailed, ScoreError, EngineStopped or StoreUnavailable.
+        Raises QueueFull, TooManyUploads, UploadTooSlow, what `read` raises, an ImageError, JudgingFailed, ScoreError,
+        EngineStopped or StoreUnavailable.
         """
         with self.engine.admit(artifact.manifest.category):
+            async with self.gate.enter():
+                upload = await read()
             picture = await to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding)
             reading = await self.engine.read(artifact, picture.tile)
             finish = partial(self._conclude, artifact, upload, picture=picture, reading=reading)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.artifact import Artifact
@@ -15,13 +15,22 @@ from service.engine import detect
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one file: a judgement, or the reason why there is none. `size` is (height, width)."""
+    """What came of one file: a judgement, or in `error` why there is none. `size` is (height, width).
+
+    A heatmap that was asked for and could not be written costs no judgement; `heatmap_error` says why.
+    """
 
     path: Path
     judgement: Judgement | None = None
     size: tuple[int, int] | None = None
     heatmap: Path | None = None
     error: str | None = None
+    heatmap_error: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all came of it that was asked for."""
+        return self.error is None and self.heatmap_error is None
 
 
 def findings(artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None) -> Iterator[Finding]:
@@ -30,24 +39,32 @@ def findings(artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None
     for path in paths:
         target = heatmaps / _free_name(path.stem, taken) if heatmaps else None
         try:
-            yield _judge(artifact, path, target)
+            data = path.read_bytes()
         except OSError as error:
             yield Finding(path, error=f"It cannot be read: {error.strerror}.")
+            continue
+        try:
+            yield _judge(artifact, path, data, heatmap=target)
         except (ImageError, ScoreError) as error:
             yield Finding(path, error=str(error))
 
 
-def _judge(artifact: Artifact, path: Path, heatmap: Path | None) -> Finding:
-    rgb = decode(path.read_bytes())
+def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None) -> Finding:
+    rgb = decode(data)
     size = rgb.shape[:2]
     (reading,) = detect(artifact, [artifact.detector.preprocess.resize(rgb)])
     judgement = artifact.judge(reading.score, reading.map, size=size)
-    if heatmap is not None:
-        preprocess = artifact.manifest.detector.preprocess
-        drawn = render("overlay", reading.map, judgement.threshold, preprocess, size=size, image=rgb)
+    found = Finding(path, judgement=judgement, size=size)
+    if heatmap is None:
+        return found
+    preprocess = artifact.manifest.detector.preprocess
+    drawn = render("overlay", reading.map, judgement.threshold, preprocess, size=size, image=rgb)
+    try:
         heatmap.parent.mkdir(parents=True, exist_ok=True)
         heatmap.write_bytes(encode_png(drawn))
-    return Finding(path, judgement=judgement, size=size, heatmap=heatmap)
+    except OSError as error:
+        return replace(found, heatmap_error=f"Its heatmap cannot be written to {heatmap}: {error.strerror}.")
+    return replace(found, heatmap=heatmap)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

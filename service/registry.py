@@ -15,6 +15,7 @@ import torch
 
 from models.artifact import SUFFIX, Artifact, load
 from models.errors import ArtifactError
+from models.locate_artifact import age
 from models.manifest import Manifest
 from service.errors import UnknownCategory
 
@@ -59,7 +60,7 @@ def open_registry(folder: Path, *, device: torch.device, activated: Mapping[str,
     entries: dict[str, Entry] = {}
     if not folder.is_dir():
         refused.append(_refuse(".", f"There is no artifact folder {folder}: `jigsight train` makes one."))
-    for path in sorted(folder.rglob(f"*{SUFFIX}"), key=_age):
+    for path in sorted(folder.rglob(f"*{SUFFIX}"), key=age):
         try:
             artifact = _load(path, folder=folder, device=device)
         except ArtifactError as error:
@@ -78,13 +79,6 @@ def open_registry(folder: Path, *, device: torch.device, activated: Mapping[str,
     for category, entry in sorted(entries.items()):
         logger.info("category %s is judged by version %s on %s", category, entry.active.version, device)
     return Registry(folder, dict(sorted(entries.items())), tuple(refused))
-
-
-def _age(path: Path) -> tuple[int, str]:
-    try:
-        return path.stat().st_mtime_ns, path.name
-    except OSError:  # a dangling link: loading it will say so
-        return 0, path.name
 
 
 def _load(path: Path, *, folder: Path, device: torch.device) -> Artifact:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.manifest import Kind, Manifest, ThresholdRule
+from models.artifact import Artifact
+from models.manifest import Kind, ThresholdRule
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,6 +74,9 @@ class Threshold(_Answer):
     value: float
     rule: ThresholdRule
     false_reject_rate: Annotated[float | None, Field(description="wished share of good parts rejected")]
+    attainable_false_reject_rate: Annotated[
+        Share, Field(description="the smallest that so few good pictures can vouch for: a lower wish comes out as this")
+    ]
 
 
 class CategoryLinks(_Answer):
@@ -117,7 +121,7 @@ class Categories(_Answer):
 
 
 class Live(_Answer):
-    """The process answers."""
+    """The process answers, and need not be started anew."""
 
     live: Literal[True] = True
 
@@ -128,13 +132,17 @@ class Ready(_Answer):
     ready: Literal[True] = True
 
 
-def category_fields(manifest: Manifest) -> Mapping[str, Any]:
-    """The fields of a `Category` that its manifest tells."""
+def category_fields(artifact: Artifact) -> Mapping[str, Any]:
+    """The fields of a `Category` that its active artifact tells."""
+    manifest = artifact.manifest
     return {
+        "version": artifact.version,
         "category": manifest.category,
         "kind": manifest.kind,
         "architecture": manifest.detector.arch,
         "image_size": manifest.detector.preprocess.image_size,
         "good_images": manifest.dataset.images,
-        "threshold": Threshold.model_validate(manifest.threshold, from_attributes=True),
+        "threshold": Threshold(
+            **manifest.threshold.model_dump(), attainable_false_reject_rate=artifact.calibration.attainable_alpha
+        ),
     }

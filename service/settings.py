@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
     batch_limit: Annotated[int, Field(ge=1, le=1024, description="most pictures in one forward pass")] = 16
     queue_limit: Annotated[int, Field(ge=1, description="most parts of one category in hand at once")] = 64
+    upload_limit: Annotated[int, Field(ge=1, description="most uploads being read at once")] = 64
+    upload_seconds: Annotated[float, Field(gt=0, description="most time that one upload may take")] = 30.0
     decode_threads: Annotated[int, Field(ge=1, le=256)] = 4
     keep_images: KeepImages = "all"
 

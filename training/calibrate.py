@@ -31,8 +31,9 @@ def threshold(
         )
     calibration = Calibration(out_of_sample)
     alpha = section.false_reject_rate
-    record = ThresholdRecord(rule="conformal", value=calibration.threshold(alpha), false_reject_rate=alpha)
-    if alpha >= calibration.attainable_alpha:
+    promised = max(alpha, calibration.attainable_alpha)  # the record says what holds, not what was wished
+    record = ThresholdRecord(rule="conformal", value=calibration.threshold(promised), false_reject_rate=promised)
+    if promised == alpha:
         return record, None
     return record, (
         f"{len(out_of_sample)} good images cannot vouch for a false-reject rate of {alpha:g}: the largest score is the "

@@ -1,6 +1,6 @@
 """Pictures on disk: MVTec AD's layout, and plain folders of good pictures.
 
-    DIR/CATEGORY/train/good/*                     good pictures to train on, or DIR/CATEGORY/* directly
+    DIR/CATEGORY/train/good/*                     good pictures to train on, or DIR/CATEGORY/* or DIR/* directly
     DIR/CATEGORY/test/<defect or good>/*          pictures to test on
     DIR/CATEGORY/ground_truth/<defect>/*_mask.*   where the defects of test/<defect>/* are
 
@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Final
 from models.errors import DatasetError, ImageError
 from models.images import decode
 from training.arrays import Mask, Rgb
+from training.picture_files import SUFFIXES, is_picture
 
 GOOD: Final = "good"
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _LAYOUT = "test/good/* and test/<defect>/*, with masks in ground_truth/<defect>/<name>_mask.png"
 
 
@@ -129,8 +129,8 @@ def _category_folder(data: Path, category: str | None) -> Path:
     folder = data / category
     if folder.is_dir():
         return folder
-    if data.resolve().name == category:
-        return data  # the category's own folder was given
+    if data.resolve().name == category or _pictures(data):
+        return data  # the category's own folder was given, or one of pictures that need a name
     there = ", ".join(sorted(_folders(data), key=_natural)[:20])
     raise DatasetError(
         f"There is no category '{category}' in {data}: {f'there are {there}' if there else 'it holds no folders'}."
@@ -160,8 +160,7 @@ def _samples(folder: Path, defect: str) -> list[TestSample]:
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(filter(is_picture, folder.iterdir()), key=lambda path: _natural(path.name))
 
 
 def _folders(folder: Path) -> list[str]:

@@ -79,7 +79,10 @@ def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
         ]
         console.print(_table(shown))
         kept = _promise_kept(shown, console)
-        console.print(f"Heatmaps: {folder / 'heatmaps'}/*.png   The API: {address}/docs", highlight=False)
+        console.print("Heatmaps of what failed, and of the good parts:")
+        for one in shown:
+            console.print(f"  {one.heatmap}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"The API, to try out: {address}/docs", highlight=False)
         if not once:
             console.print("The service stays up; Ctrl-C ends it.")
             _wait_for_interrupt()
@@ -100,7 +103,7 @@ def _clear(folder: Path) -> None:
 def _starting_weights(console: Console) -> str:
     try:
         load_weights(build_backbone(_ARCH), _ARCH, IMAGENET)
-    except WeightsError:
+    except (WeightsError, OSError):
         console.print(
             "ImageNet weights cannot be fetched here, so the demo goes on with a backbone that the jigsaw alone "
             "teaches, from random weights, on the sample parts. Train your own parts with real weights (README)."
@@ -127,7 +130,7 @@ def _train(folder: Path, category: str, weights: str, console: Console) -> Train
     )
     result = train_category(request, progress)
     threshold = f"threshold {result.threshold.value:.3f}"
-    console.print(f"{category}: artifact {result.artifact}, {threshold}", highlight=False, soft_wrap=True)
+    console.print(f"{category}: artifact {result.artifact}, {threshold}", highlight=False, markup=False, soft_wrap=True)
     return result
 
 
@@ -150,7 +153,7 @@ def _server(folder: Path, console: Console) -> Iterator[str]:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             _wait_until_ready(address, process, log)
-            console.print(f"The service is up at {address} (its log: {log}).", highlight=False, soft_wrap=True)
+            console.print(f"The service is up at {address} (its log: {log}).", highlight=False, markup=False, soft_wrap=True)
             yield address
         finally:
             process.terminate()

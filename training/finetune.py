@@ -42,6 +42,7 @@ class JigsawTask:
         backbone.requires_grad_(True)  # it may come frozen from another stage
         classifier = JigsawClassifier(backbone, channels(arch)[-1], section.permutations)
         self.module = nn.Sequential(Preprocess(preprocess), classifier)
+        self.trained = self.module
         self.size = 2 * len(source.tiles)
         self._backbone = backbone
         self._source = source

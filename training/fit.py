@@ -6,6 +6,7 @@ images. Out-of-sample distances need no second fit per image: leaving one image 
 fold's Gaussian is that of all images less the fold's share of the same Gram matrix.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.detector import Detector
+from models.errors import RecipeError
 from models.gaussian import covariance_factor
 from training.progress import Progress
 
@@ -44,13 +46,25 @@ def extract(
         for batch in images.split(batch_size):
             embedded = detector.scorer.embed(detector.levels(batch.to(device))).cpu()  # (b, p, d)
             if features is None:
-                features = np.lib.format.open_memmap(
-                    file, mode="w+", dtype=np.float32, shape=(len(images), *embedded.shape[1:])
-                )
+                features = _allocate(file, (len(images), embedded.shape[1], embedded.shape[2]))
             features[done : done + len(batch)] = embedded.numpy()
             done += len(batch)
             step.advance(by=len(batch))
     assert features is not None, "there is at least one image"
+    return features
+
+
+def _allocate(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """A float32 array mapped to a file whose space is really there: a full disk would end in a bus error."""
+    features = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    try:
+        with file.open("r+b") as mapped:
+            os.posix_fallocate(mapped.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        raise RecipeError(
+            f"There is no room for {file.stat().st_size / 1e9:.1f} GB of features at {file.parent} ({error.strerror}). "
+            "Make some, give another folder with --artifacts, or lower gaussian.channels in the recipe."
+        ) from error
     return features
 
 
@@ -119,7 +133,9 @@ def _covariance(gram: Tensor, n: int, epsilon: float) -> Tensor:
 
 def _distances(centred: Tensor, covariance: Tensor) -> Tensor:
     """Mahalanobis distances (k, p) of offsets (p, k, d) under covariances (p, d, d), all float64."""
-    factor = torch.linalg.cholesky(covariance)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        raise RecipeError("a covariance is not positive definite: raise gaussian.epsilon in the recipe")
     whitened: Tensor = torch.linalg.solve_triangular(factor, centred.transpose(1, 2), upper=False)  # (p, d, k)
     return whitened.square().sum(1).sqrt().T
 

@@ -54,6 +54,7 @@ class FusionTask:
     ) -> None:
         backbone.requires_grad_(False)
         self.module = PixelClassifier(Preprocess(preprocess), backbone, fusion, sum(channels(arch)))
+        self.trained = nn.ModuleDict({"fusion": fusion, "head": self.module.head})
         self.size = 2 * len(source.tiles)
         self._source = source
 

@@ -42,7 +42,12 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What has the weights."""
+        """What computes the loss."""
+        ...
+
+    @property
+    def trained(self) -> nn.Module:
+        """The part of `module` that changes: what a checkpoint holds."""
         ...
 
     def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, ...]:
@@ -95,7 +100,7 @@ def train(
     else:
         _epochs(fabric, task=task, schedule=schedule, seed=seed, checkpoint=checkpoint, progress=progress)
     state = _load(checkpoint)
-    task.module.load_state_dict(state["module"])
+    task.trained.load_state_dict(state["trained"])
     return list(state["losses"])
 
 
@@ -110,7 +115,7 @@ def _epochs(
     losses: list[float] = []
     if checkpoint.exists():  # after setup: the optimizer's state follows the weights to their device
         state = _load(checkpoint)
-        task.module.load_state_dict(state["module"])
+        task.trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         losses = list(state["losses"])
     watched = progress or Progress.silent()
@@ -120,7 +125,7 @@ def _epochs(
             loss, accuracy = _one_epoch(fabric, task, module, wrapped, schedule.batch_size, seed, len(losses))
             losses.append(loss)
             if fabric.is_global_zero:
-                _save(checkpoint, {"module": task.module, "optimizer": optimizer, "losses": losses})
+                _save(checkpoint, {"trained": task.trained, "optimizer": optimizer, "losses": losses})
             fabric.barrier()
             step.advance(f"loss {loss:.4f}, accuracy {accuracy:.0%}")
 

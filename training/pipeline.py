@@ -8,12 +8,16 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Literal
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from models.artifact import load, save
@@ -100,11 +104,11 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         estimate_batch_norm(backbone, images, request.recipe.preprocess)
     folder = _working_folder(request, category, kind, (dataset.fingerprint, weights.sha256, textures_id))
     workshop = _new_workshop(request, folder, progress)
-
     tiles = make_tiles(images, kind)
-    stages = run_stages(workshop, backbone, tiles, kind=kind, textures=textures)
-    detector = workshop.assemble(stages.backbone, stages.fusion)
-    record, scores, warning = _fit_and_calibrate(workshop, detector, tiles)
+    with _alone_in(folder):
+        stages = run_stages(workshop, backbone, tiles, kind=kind, textures=textures)
+        detector = workshop.assemble(stages.backbone, stages.fusion)
+        record, scores, warning = _fit_and_calibrate(workshop, detector, tiles)
     manifest = Manifest(
         category=category,
         kind=kind,
@@ -184,8 +188,25 @@ def _textures(directory: Path | None) -> tuple[Textures, str]:
     return textures, fingerprint(textures.paths)
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two equal runs at once would write each other's files; the second is refused, and a dead one holds nothing."""
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RecipeError(
+            f"The same training is under way in another process (it holds {folder / 'lock'}). Wait for it."
+        ) from error
+
+
 def _packages() -> dict[str, str]:
-    return {name: package_version(name) for name in _RECORDED_PACKAGES}
+    """Versions of what computes; one that is not installed under its usual name is left out."""
+    versions = {}
+    for name in _RECORDED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = package_version(name)
+    return versions
 
 
 def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) -> Workshop:
@@ -202,7 +223,8 @@ def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) ->
 def _working_folder(request: TrainingRequest, category: str, kind: Kind, inputs: tuple[str, ...]) -> Path:
     """The same folder for the same run, and another for any other, so that nothing foreign is resumed."""
     recipe, accelerator = request.recipe.model_dump(mode="json"), request.devices.accelerator
-    identity = json.dumps([recipe, request.arch, kind, accelerator, _packages(), *inputs], sort_keys=True)
+    settings = [recipe, request.arch, request.weights == NONE, kind, accelerator, request.devices.count]
+    identity = json.dumps([*settings, _packages(), *inputs], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = request.artifacts / ".training" / f"{category}-{digest}"
     try:

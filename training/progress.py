@@ -47,7 +47,7 @@ class Progress:
     def say(self, text: str) -> None:
         """One line for the person who watches."""
         if self._console is not None:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, markup=False)
 
     @contextmanager
     def step(self, name: str, total: int, *, done: int = 0) -> Iterator[Step]:
@@ -66,11 +66,11 @@ class Progress:
     @contextmanager
     def _bar(self, name: str, total: int, done: int) -> Iterator[Step]:
         columns = (
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(name, total=total, completed=done, note="")

@@ -5,18 +5,20 @@ makes them up, so that nothing has to be downloaded. Both give a random, augment
 same generator state gives the same bytes.
 """
 
+import warnings
 from pathlib import Path
 from typing import Final, Protocol
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from models.errors import DatasetError, ImageError
-from models.images import decode
+from models.images import FORMATS, decode, media_type
 from training.arrays import Field, Rgb
 from training.patterns import PATTERNS
+from training.picture_files import SUFFIXES, is_picture
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 # Kept pictures are shrunk to this shorter side: as sharp as a 224 px draw needs, about 0.4 MB each.
 CACHED_SIDE: Final = 320
 CACHED_IMAGES: Final = 128
@@ -33,8 +35,8 @@ class Textures(Protocol):
 class FolderTextures:
     """Random crops of the pictures below a folder, decoded when first drawn; the latest stay in memory.
 
-    Raises DatasetError if the folder is missing or holds no picture, and on `draw` if a picture in it cannot
-    be read.
+    Raises DatasetError if the folder is missing, holds no picture or one whose header cannot be read, and on
+    `draw` if a picture is damaged further on.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,13 +45,14 @@ class FolderTextures:
                 f"The texture folder {directory} does not exist. Give a folder of pictures (DTD's images, "
                 "for instance), or none at all to use procedural textures."
             )
-        found = (path for path in directory.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self.paths = sorted(found)
+        self.paths = sorted(path for path in directory.rglob("*") if is_picture(path))
         if not self.paths:
             raise DatasetError(
                 f"The texture folder {directory} holds no picture ({', '.join(sorted(SUFFIXES))}), nor do the "
                 "folders below it. Give another folder, or none at all to use procedural textures."
             )
+        for path in self.paths:
+            _check_header(path)
         self._cache: dict[Path, Rgb] = {}
 
     def draw(self, rng: np.random.Generator, size: int) -> Rgb:
@@ -63,7 +66,7 @@ class FolderTextures:
             try:
                 picture = _shrink(decode(path.read_bytes()))
             except (ImageError, OSError) as error:
-                raise DatasetError(f"The texture {path} cannot be read: {error}. Remove it from the folder.") from error
+                raise _unreadable(path, error) from error
         self._cache[path] = picture  # last in line: the first is the one unused for longest
         if len(self._cache) > CACHED_IMAGES:
             self._cache.pop(next(iter(self._cache)), None)
@@ -78,6 +81,22 @@ class ProceduralTextures:
         pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
         picture = _colour(pattern(rng, size), rng)
         return _turn(picture, rng)
+
+
+def _check_header(path: Path) -> None:
+    """What can be told without decoding: thousands of files take a second or two, and training takes hours."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels: `decode` has a limit of its own
+            media_type(file.read(16))
+            file.seek(0)
+            Image.open(file, formats=FORMATS).close()
+    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"The texture {path} cannot be read: {str(error).rstrip('.')}. Remove it from the folder.")
 
 
 def _shrink(picture: Rgb) -> Rgb:

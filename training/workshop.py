@@ -12,6 +12,7 @@ from models.backbone import Architecture, Backbone, build_backbone, channels, gr
 from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
 from models.gaussian import select_channels
 from models.mfcsam import Fusion
+from models.weights import fingerprint
 from training.choose import Figures, ValidationSet, validate
 from training.finetune import finetune
 from training.fit import GaussianFit, extract, fit_gaussian
@@ -84,7 +85,8 @@ class Workshop:
             preprocess=self.recipe.preprocess,
             section=self.recipe.fusion,
             devices=self.devices,
-            checkpoint=self.folder / "fusion.pt",
+            # Of this backbone alone: whether the jigsaw stays might be decided otherwise when a run goes on.
+            checkpoint=self.folder / f"fusion-{fingerprint(backbone.state_dict())[:12]}.pt",
             progress=self.progress,
         )
         return fusion

@@ -30,12 +30,10 @@ async def show_category(category: str, request: Request, service: Running) -> Ca
 
 
 def _category(request: Request, entry: Entry) -> Category:
-    manifest = entry.active.manifest
     root = request.scope.get("root_path", "")
-    path = root + request.app.url_path_for("show_category", category=manifest.category)
+    path = root + request.app.url_path_for("show_category", category=entry.active.manifest.category)
     return Category(
-        **category_fields(manifest),
-        version=entry.active.version,
+        **category_fields(entry.active),
         versions=list(entry.versions),
         links=CategoryLinks(self=path, inspections=f"{path}/inspections"),
     )

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from anyio import to_thread
 from fastapi import APIRouter
 
-from service.errors import NotReady, StoreUnavailable
+from service.errors import EngineStopped, NotReady, StoreUnavailable
 from service.problems import documented
 from service.schemas import Live, Ready
 from service.state import Running, Service
@@ -13,9 +13,11 @@ from service.state import Running, Service
 router = APIRouter(prefix="/v2/health", tags=["health"])
 
 
-@router.get("/live")
-async def live() -> Live:
-    """Whether the process answers."""
+@router.get("/live", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def live(service: Running) -> Live:
+    """Whether the process is of any use; 503 if only starting it anew helps."""
+    if service.engine.died:
+        raise EngineStopped("The engine has died, and nothing is judged until this process is started anew.")
     return Live()
 
 

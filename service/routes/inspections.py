@@ -1,5 +1,6 @@
 """Inspecting a part, and looking at inspections afterwards."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -47,6 +48,7 @@ _UPLOAD: dict[str, Any] = {
 _REFUSALS = documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -81,9 +83,9 @@ async def inspect(
 ) -> Inspection:
     """Judge one picture of one part. The inspection has been stored when it is answered."""
     artifact = service.registry.entry(category).active
-    service.engine.check_room(category)
-    upload = await read_upload(request, serial=serial, station=station, limit=service.settings.max_body_bytes)
-    record = await service.inspector.inspect(artifact, upload)
+    limit = service.settings.max_body_bytes
+    read = partial(read_upload, request, serial=serial, station=station, limit=limit)
+    record = await service.inspector.inspect(artifact, read)
     inspection = _inspection(request, record)
     response.headers["Location"] = inspection.links.self
     return inspection

@@ -1,13 +1,17 @@
 """Files whose hash and manifest are right and whose tensors are not."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from models.artifact import load
+from models.calibration import Calibration
 
 Forge = Callable[..., Path]
 Refused = Callable[[Path], str]
@@ -87,3 +91,48 @@ def test_a_whitening_that_is_none_is_refused(
     whitening = tensors["scorer.whitening"].clone()
     whitening[200, place] = value
     assert "diagonal that is not positive" in refused(forge({**tensors, "scorer.whitening": whitening}))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.001, -1.0])
+def test_a_kernel_that_is_not_the_manifests_gaussian_is_refused(
+    forge: Forge, refused: Refused, tensors: dict[str, Tensor], factor: float
+) -> None:
+    """Zeros would pass everything."""
+    kernel = tensors["smoothing.kernel"] * factor
+    reason = refused(forge({**tensors, "smoothing.kernel": kernel}))
+    assert "smoothing.kernel is not the Gaussian of the manifest, which smooths by 2.0 px" in reason
+
+
+def test_a_kernel_may_differ_by_rounding(forge: Forge, tensors: dict[str, Tensor]) -> None:
+    load(forge({**tensors, "smoothing.kernel": tensors["smoothing.kernel"] + 1e-7}))
+
+
+def conformal(document: dict[str, Any], value: float, rate: float | None) -> str:
+    """The manifest's text with another threshold."""
+    threshold = {"rule": "conformal", "value": value, "false_reject_rate": rate}
+    return json.dumps({**document, "threshold": threshold})
+
+
+def test_a_conformal_threshold_is_the_one_of_the_scores(
+    forge: Forge, refused: Refused, tensors: dict[str, Tensor], document: dict[str, Any]
+) -> None:
+    value = Calibration(tensors["calibration.scores"]).threshold(0.2)
+    assert load(forge(manifest=conformal(document, value, 0.2))).manifest.threshold.value == value
+    for other in (math.nextafter(value, math.inf), 1e30, -1.0):
+        reason = refused(forge(manifest=conformal(document, other, 0.2)))
+        assert reason == (
+            f"its threshold is {other}; its calibration scores give {value} for a false-reject rate of 0.2."
+        )
+    assert "its calibration scores give" in refused(forge(manifest=conformal(document, value, 0.9)))
+
+
+def test_a_rule_and_a_rate_that_contradict_each_other_are_refused(
+    forge: Forge, refused: Refused, document: dict[str, Any]
+) -> None:
+    assert "rule conformal, and its false-reject rate is None" in refused(
+        forge(manifest=conformal(document, 1.0, None))
+    )
+    threshold = {**document["threshold"], "false_reject_rate": 0.1}
+    assert "rule train_max, and its false-reject rate is 0.1" in refused(
+        forge(manifest=json.dumps({**document, "threshold": threshold}))
+    )

@@ -6,9 +6,19 @@ from typing import get_args
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models as zoo
 
-from models.backbone import ARCHITECTURES, Architecture, Backbone, build_backbone, channels, grids, weight_prefix
+from models.backbone import (
+    ARCHITECTURES,
+    Architecture,
+    Backbone,
+    build_backbone,
+    channels,
+    grids,
+    layers_past_the_cut,
+    weight_prefix,
+)
 
 ENDS = {"mobilenet_v2": ("features.3", "features.6", "features.13")}
 CHANNELS = {
@@ -110,6 +120,47 @@ def test_a_backbone_without_memory_has_the_same_state(arch: Architecture) -> Non
     assert all(tensor.is_meta for tensor in shapes.values())
     real = backbone(arch).state_dict()
     assert {n: (t.shape, t.dtype) for n, t in shapes.items()} == {n: (t.shape, t.dtype) for n, t in real.items()}
+
+
+@every_architecture
+def test_what_is_kept_and_what_is_past_the_cut_make_up_the_network(arch: Architecture) -> None:
+    past = layers_past_the_cut(arch)
+    kept_layers = {name for name, _ in backbone(arch).named_children()}
+    assert not past & kept_layers
+    first = {name.removeprefix(weight_prefix(arch)).split(".")[0] for name in network(arch).state_dict()}
+    assert first <= past | kept_layers
+    assert past == (
+        {"14", "15", "16", "17", "18", "classifier"} if arch == "mobilenet_v2" else {"layer4", "avgpool", "fc"}
+    )
+
+
+@every_architecture
+def test_layers_past_the_third_level_are_never_given_memory(arch: Architecture) -> None:
+    taken: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            if func.overloadpacket is torch.ops.aten.empty_like and not out.is_meta:
+                taken.append(out.numel())
+            return out
+
+    with Watch():
+        built = build_backbone(arch)
+    assert sum(taken) == sum(tensor.numel() for tensor in built.state_dict().values())
+
+
+@every_architecture
+def test_random_weights_are_spread_as_torchvisions(arch: Architecture) -> None:
+    torch.manual_seed(5)
+    fresh: nn.Module = getattr(zoo, arch)(weights=None)
+    theirs = {name.removeprefix(weight_prefix(arch)): tensor for name, tensor in fresh.state_dict().items()}
+    for name, tensor in build_backbone(arch).state_dict().items():
+        if tensor.ndim == 4:
+            assert tensor.mean().item() == pytest.approx(0, abs=6 * theirs[name].std().item() / tensor.numel() ** 0.5)
+            assert tensor.std().item() == pytest.approx(theirs[name].std().item(), rel=6 / tensor.numel() ** 0.5)
+        else:
+            assert torch.equal(tensor, theirs[name]), name
 
 
 def test_random_weights_depend_on_torchs_seed_alone() -> None:

@@ -7,11 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from models.artifact import Artifact
 from models.backbone import Architecture
 from models.detector import DenseGaussianConfig, Detector, DetectorConfig, FusionName, build_detector
 from models.gaussian import covariance_factor, select_channels
 from models.mfcsam import concatenate
 from models.preprocess import PreprocessConfig
+from models.smoothing import Smoothing
 
 
 def config(
@@ -142,3 +144,23 @@ def test_a_huge_detector_costs_nothing_without_memory() -> None:
 def test_more_channels_than_there_are_cannot_be_selected() -> None:
     with pytest.raises(ValueError, match="449 channels cannot be selected out of 448"):
         build_detector(config().model_copy(update={"scorer": DenseGaussianConfig(channels=449)}))
+
+
+@pytest.mark.parametrize("call", ["forward", "levels"])
+def test_it_convolves_in_full_precision_whatever_torch_is_set_to(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+
+    def note(module: torch.nn.Module, _inputs: object) -> None:
+        if isinstance(module, torch.nn.Conv2d | Smoothing):
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    hooks = [module.register_forward_pre_hook(note) for module in artifact.detector.modules()]
+    getattr(artifact.detector, call)(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) > 10
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.device import pick_device
+from models.device import full_precision, pick_device
 from models.errors import DeviceError
 
 
@@ -21,3 +21,17 @@ def test_a_device_that_is_not_there_is_refused_and_auto_does_without() -> None:
 @pytest.mark.gpu
 def test_auto_takes_cuda() -> None:
     assert pick_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_full_precision_is_asked_for_and_the_setting_comes_back(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    with full_precision():
+        assert not torch.backends.cudnn.allow_tf32
+        with full_precision():
+            pass
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is before
+    with pytest.raises(KeyError), full_precision():
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32 is before

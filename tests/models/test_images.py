@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
-from models.images import FORMATS, decode, media_type
+from models.images import FORMATS, decode, media_type, significant_bits
 
 HEIGHT, WIDTH = 24, 40
 
@@ -314,3 +314,43 @@ def test_threads_do_not_disturb_each_other() -> None:
         for found, one in zip(pool.map(decode, EVERY * 8), wanted * 8, strict=True):
             np.testing.assert_array_equal(found, one)
     assert globals_before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+AS_STORED = {  # a camera's values, not scaled up, in every 16-bit form
+    "png grey": lambda wide: encode(wide[:, :, 0], "PNG"),
+    "png rgb": png16,
+    "png rgba": lambda wide: png16(np.dstack([wide, np.full(wide.shape[:2], 65535, np.uint16)])),
+    "tiff grey": lambda wide: tiff(wide[:, :, 0], photometric="minisblack"),
+    "tiff grey, big end first": lambda wide: tiff(wide[:, :, 0].astype(">u2"), byteorder=">"),
+    "tiff grey, deflated": lambda wide: tiff(wide[:, :, 0], compression="zlib"),
+    "tiff grey, white is zero": lambda wide: tiff(wide[:, :, 0], photometric="miniswhite"),
+    "tiff rgb": lambda wide: tiff(wide, photometric="rgb"),
+    "tiff rgb, deflated": lambda wide: tiff(wide, photometric="rgb", compression="zlib"),
+}
+
+
+@pytest.mark.parametrize("form", AS_STORED)
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_bits_that_a_16_bit_picture_uses_are_counted(form: str, bits: int) -> None:
+    wide = RGB.astype(np.uint16) * 257 >> 16 - bits
+    wide[0, 0] = 2**bits - 1
+    assert significant_bits(AS_STORED[form](wide)) == bits
+
+
+def test_a_black_16_bit_picture_uses_few_bits() -> None:
+    assert significant_bits(encode(np.zeros((3, 4), np.uint16), "PNG")) == 8
+
+
+@pytest.mark.parametrize("name", [*LOSSY, *(name for name in LOSSLESS if "16-bit" not in name)])
+def test_pictures_of_another_depth_have_no_such_bits(name: str) -> None:
+    assert significant_bits({**LOSSLESS, **LOSSY}[name][0]) is None
+
+
+def test_counting_bits_refuses_what_decoding_refuses() -> None:
+    with pytest.raises(UnsupportedImage, match="none of"):
+        significant_bits(b"GIF89a")
+    wide = encode(GREY.astype(np.uint16) * 257, "PNG")
+    with pytest.raises(CorruptImage):
+        significant_bits(wide[:-30])
+    with pytest.raises(ImageTooLarge, match="at most 10"):
+        significant_bits(wide, max_pixels=10)

@@ -82,6 +82,18 @@ def test_the_tile_does_not_share_memory_with_the_picture() -> None:
     assert torch.equal(tile, before)
 
 
+def test_only_pictures_that_torch_cannot_read_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[NDArray[np.uint8]] = []
+    real = torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: read.append(array) or real(array))
+    picture = noise(50, 70)
+    SMALL.resize(picture)
+    SMALL.resize(picture[::-1])
+    picture.flags.writeable = False
+    SMALL.resize(picture)
+    assert [np.shares_memory(array, picture) for array in read] == [True, False, False]
+
+
 def test_normalisation_uses_imagenets_constants_channel_by_channel() -> None:
     batch = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out = SMALL(batch)
@@ -120,6 +132,34 @@ def test_a_mask_pixel_needs_half_of_its_area() -> None:
     assert not SMALL.resize_mask(mask)[:, 32].any()
     mask[:, :327] = True  # 0.7 of it
     assert SMALL.resize_mask(mask)[:, 32].all()
+
+
+def test_a_thin_mask_does_not_vanish() -> None:
+    preprocess = Preprocess(PreprocessConfig())
+    scratch = np.zeros((1024, 1024), bool)
+    scratch[100:900, 500:502] = True  # 2 of the 4.6 pixels that make one
+    rows, columns = preprocess.resize_mask(scratch).nonzero(as_tuple=True)
+    assert set(columns.tolist()) == {109}  # 501 * 224 / 1024 = 109.6
+    assert rows.min() in range(20, 26)  # 100 * 224 / 1024 = 21.9
+    assert rows.max() in range(193, 199)  # 900 * 224 / 1024 = 196.9
+    speck = np.zeros((4000, 4000), bool)
+    speck[3000, 1000] = True
+    assert preprocess.resize_mask(speck).nonzero().tolist() == [[168, 56]]
+
+
+def test_a_mask_without_a_pixel_in_sight_stays_empty() -> None:
+    assert not SMALL.resize_mask(np.zeros((640, 640), bool)).any()
+    corner = np.zeros((1024, 1024), bool)
+    corner[:2, :2] = True
+    assert not Preprocess(CROPPED).resize_mask(corner).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(EDGES, EDGES, st.data())
+def test_no_mask_becomes_empty(height: int, width: int, data: st.DataObject) -> None:
+    mask = np.zeros((height * 9, width * 9), bool)
+    mask[data.draw(st.integers(0, height * 9 - 1)), data.draw(st.integers(0, width * 9 - 1))] = True
+    assert SMALL.resize_mask(mask).any()
 
 
 def test_the_covered_box_is_the_whole_picture_or_the_crop() -> None:

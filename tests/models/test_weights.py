@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision import models as zoo
 
-from models.artifact import Artifact
+from models.artifact import Artifact, save
 from models.backbone import Architecture, Backbone, build_backbone
+from models.detector import build_detector
 from models.errors import WeightsError
 from models.weights import fingerprint, load_weights
 
@@ -92,7 +93,12 @@ def test_the_fingerprint_is_of_the_contents(resnet18: State, tmp_path: Path) -> 
 
 
 def test_counters_of_batch_norm_may_be_absent(resnet18: State, tmp_path: Path) -> None:
-    loaded({k: t for k, t in resnet18.items() if "num_batches" not in k}, tmp_path / "w.safetensors")
+    """And make no difference to the fingerprint, present or absent, whatever they say."""
+    without = {k: t for k, t in resnet18.items() if "num_batches" not in k}
+    counted = {k: t + 7 if "num_batches" in k else t for k, t in resnet18.items()}
+    backbones = [loaded(state, tmp_path / "w.safetensors") for state in (without, resnet18, counted)]
+    assert int(backbones[2].state_dict()["bn1.num_batches_tracked"]) == 7
+    assert len({fingerprint(backbone.state_dict()) for backbone in backbones}) == 1
 
 
 def test_none_leaves_the_random_weights() -> None:
@@ -147,8 +153,33 @@ def test_an_artifact_is_a_source_of_weights(artifact: Artifact) -> None:
     backbone = build_backbone("resnet18")
     inside = artifact.detector.backbone.state_dict()
     assert load_weights(backbone, "resnet18", str(artifact.path)) == fingerprint(inside)
-    with pytest.raises(WeightsError, match="do not fit mobilenet_v2"):
+    with pytest.raises(WeightsError, match="do not fit mobilenet_v2: it is an artifact of a resnet18"):
         load_weights(build_backbone("mobilenet_v2"), "mobilenet_v2", str(artifact.path))
+
+
+def test_an_artifact_of_a_mobilenet_is_one_too(artifact: Artifact, tmp_path: Path) -> None:
+    config = artifact.manifest.detector.model_copy(update={"arch": "mobilenet_v2"})
+    detector = build_detector(config).eval()
+    detector.scorer.indices.copy_(torch.arange(16))
+    detector.scorer.whitening.fill_(1.0)
+    manifest = artifact.manifest.model_copy(update={"detector": config})
+    path = save(detector, manifest, artifact.calibration.scores, folder=tmp_path)
+    wanted = fingerprint(detector.backbone.state_dict())
+    assert load_weights(build_backbone("mobilenet_v2"), "mobilenet_v2", str(path)) == wanted
+
+
+def test_an_artifact_that_was_altered_is_no_source_of_weights(artifact: Artifact, tmp_path: Path) -> None:
+    content = bytearray(artifact.path.read_bytes())
+    content[-5000] ^= 1
+    path = tmp_path / artifact.path.name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="it was altered or renamed") as caught:
+        load_weights(build_backbone("resnet18"), "resnet18", str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_an_artifact_without_its_metadata_is_none(artifact: Artifact, tmp_path: Path) -> None:
+    assert "left over: backbone.bn1.bias" in refused(load_file(artifact.path), tmp_path / "w.safetensors")
 
 
 @pytest.fixture

@@ -93,6 +93,20 @@ def test_not_ready_says_why(client: TestClient, settings: Settings) -> None:
     assert client.get("/v2/health/live").status_code == 200
 
 
+def test_a_dead_engine_is_not_live(client: TestClient, good: Callable[[int], bytes]) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit("as if memory had run out")
+
+    service: Service = client.app_state["service"]
+    service.registry.entry("plate").active.detector.register_forward_hook(die)
+    assert client.post("/v1/categories/plate/inspections", content=good(1)).status_code == 503
+    service.engine.stop()  # waits for the thread's end
+    answer = client.get("/v2/health/live")
+    assert answer.status_code == 503
+    assert "started anew" in answer.json()["detail"]
+    assert client.get("/v2/health/ready").status_code == 503
+
+
 def test_without_its_database_it_is_not_ready(client: TestClient, settings: Settings) -> None:
     with sqlite3.connect(settings.data / "jigsight.sqlite") as connection:
         connection.execute("ALTER TABLE inspections RENAME TO elsewhere")
@@ -122,6 +136,7 @@ def test_categories_and_one_of_them(client: TestClient, artifact_path: Path) -> 
     detail = client.get(category["links"]["self"]).json()
     assert detail["manifest"]["detector"]["arch"] == category["architecture"] == "resnet18"
     assert detail["threshold"] == category["threshold"]
+    assert category["threshold"]["attainable_false_reject_rate"] == pytest.approx(1 / 25)
 
 
 def test_which_version_is_active_survives_a_restart(

@@ -1,6 +1,7 @@
 """The commands: what `inspect` prints and exits with, and how `serve` refuses."""
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_overlays_are_written_and_do_not_overwrite_one_another(
     for each in images:
         with Image.open(each["heatmap"]) as drawn:
             assert drawn.size == (128, 96)
+
+
+def test_a_heatmap_that_cannot_be_written_costs_no_verdict(
+    app: typer.Typer, artifact_path: Path, files: dict[str, Path]
+) -> None:
+    blocked = files["text"]  # a file where a folder must be
+    arguments = ["inspect", str(artifact_path), str(files["bad"]), "--heatmaps", str(blocked)]
+    outcome = CliRunner().invoke(app, [*arguments, "--json"])
+    assert outcome.exit_code == 2
+    (entry,) = json.loads(outcome.stdout)["images"]
+    assert (entry["verdict"], entry["heatmap"]) == ("fail", None)
+    assert str(blocked / "bad.png") in entry["heatmap_error"]
+    assert "cannot be written" in outcome.stderr
+    table = CliRunner(env={"COLUMNS": "300"}).invoke(app, arguments).stdout
+    assert "fail" in table
+    assert "not judged" not in table
+
+
+def test_a_category_s_folder_stands_for_its_newest_artifact(
+    app: typer.Typer, make: Callable[..., Path], tmp_path: Path, files: dict[str, Path]
+) -> None:
+    older, newer = (make(tmp_path / "artifacts", seed=seed) for seed in (1, 2))
+    os.utime(older, (1_000_000_000, 1_000_000_000))
+    outcome = CliRunner().invoke(app, ["inspect", str(newer.parent), str(files["good"]), "--json"])
+    assert json.loads(outcome.stdout)["version"] == newer.stem
+    assert str(newer) in outcome.stderr
 
 
 def test_an_artifact_that_cannot_be_read(app: typer.Typer, files: dict[str, Path]) -> None:

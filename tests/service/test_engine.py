@@ -163,12 +163,12 @@ def test_cancelling_while_a_batch_runs_harms_nobody(
 
 def test_places_are_limited_per_category_and_given_back(engine: Engine) -> None:
     with engine.admit("plate"), engine.admit("plate"), engine.admit("plate"):
-        with pytest.raises(QueueFull, match="3 parts"):
-            engine.check_room("plate")
-        with pytest.raises(QueueFull), engine.admit("plate"):
+        with pytest.raises(QueueFull, match="3 parts"), engine.admit("plate"):
             pytest.fail("a fourth place was given")
-        engine.check_room("ring")
-    engine.check_room("plate")
+        with engine.admit("ring"):
+            pass
+    with engine.admit("plate"):
+        pass
 
 
 def test_stopping_finishes_what_waits_and_refuses_more(artifact_path: Path, good: Callable[[int], bytes]) -> None:
@@ -191,6 +191,7 @@ def test_stopping_finishes_what_waits_and_refuses_more(artifact_path: Path, good
 
     assert len(asyncio.run(ask())) == 3
     assert not engine.alive
+    assert not engine.died
 
 
 def test_a_dying_thread_answers_everybody(artifact_path: Path, good: Callable[[int], bytes]) -> None:
@@ -213,3 +214,5 @@ def test_a_dying_thread_answers_everybody(artifact_path: Path, good: Callable[[i
 
     assert [type(answer) for answer in asyncio.run(ask())] == [EngineStopped] * 3
     assert not engine.alive
+    engine.stop()  # waits for the thread's end
+    assert engine.died

@@ -33,6 +33,7 @@ class Slope:
     def __init__(self, *, stop: int | None = None) -> None:
         torch.manual_seed(3)
         self.module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
+        self.trained = self.module
         self.stop = stop
         self.seen: list[tuple[int, list[int]]] = []
         self.modes = 0

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+import training.pipeline
+from models.errors import RecipeError
 from training.pipeline import TrainingRequest, train_category
 from training.progress import Progress
 from training.recipe import read_recipe
@@ -32,6 +34,8 @@ EVENTS = {"open", "os.listdir", "os.scandir"}
 sys.addaudithook(lambda event, args: event in EVENTS and os.write(log, f"{args[0]}\\n".encode()))
 
 from training.loop import Devices
+import training.pipeline
+from models.errors import RecipeError
 from training.pipeline import TrainingRequest, train_category
 from training.progress import Progress
 from training.recipe import read_recipe
@@ -110,20 +114,21 @@ def kill_when_there_is(pattern: str, process: subprocess.Popen[bytes], artifacts
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("use", ["always", "choose"])
 def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one(
-    ask: Callable[..., TrainingRequest], samples: Path, write_recipe: Callable[..., str], tmp_path: Path
+    use: str, ask: Callable[..., TrainingRequest], samples: Path, write_recipe: Callable[..., str], tmp_path: Path
 ) -> None:
-    recipe = write_recipe(use="always", epochs=2, channels=200)
+    recipe = write_recipe(use=use, epochs=2, channels=200)
     undisturbed = ask(recipe=read_recipe(recipe), artifacts=tmp_path / "undisturbed")
     expected = train_category(undisturbed, QUIET).artifact
     log, artifacts = tmp_path / "opened", tmp_path / "killed"
     written = {}
-    for pattern in ("jigsaw.pt", "fusion.pt", "features.npy"):
+    for pattern in ("jigsaw.pt", "fusion-*.pt", "features.npy"):
         kill_when_there_is(pattern, start(samples, recipe, artifacts, log), artifacts)
         assert not list(artifacts.glob("flange/*.safetensors"))
         (jigsaw,) = artifacts.glob(".training/*/jigsaw.pt")
         written[pattern] = jigsaw.stat().st_mtime_ns
-    assert written["jigsaw.pt"] <= written["fusion.pt"] == written["features.npy"]  # finished: not trained again
+    assert written["jigsaw.pt"] <= written["fusion-*.pt"] == written["features.npy"]  # finished: not trained again
     assert start(samples, recipe, artifacts, log).wait() == 0
 
     (found,) = artifacts.rglob("*.safetensors")
@@ -133,3 +138,22 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one(
     opened = log.read_text().splitlines()
     assert any("flange/train/good/000.png" in name for name in opened)
     assert [name for name in opened if "flange/test" in name or "ground_truth" in name] == []
+
+
+def test_a_second_equal_run_is_refused_while_the_first_is_under_way(
+    ask: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ask(use="never")
+    refusals: list[str] = []
+    first = training.pipeline.run_stages
+
+    def while_running(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr("training.pipeline.run_stages", first)
+        with pytest.raises(RecipeError, match="under way") as refusal:
+            train_category(request, QUIET)
+        refusals.append(str(refusal.value))
+        return first(*arguments, **options)
+
+    monkeypatch.setattr("training.pipeline.run_stages", while_running)
+    assert train_category(request, QUIET).artifact.is_file()
+    assert len(refusals) == 1

@@ -1,0 +1,46 @@
+"""Smoothing on the map's own grid, as we do, against PaDiM's order: upsample, smooth, take the maximum.
+
+    .venv/bin/python benchmarks/smoothing_order.py ARTIFACT DIR
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.artifact import load
+from models.smoothing import Smoothing
+from training.datasets import read_image, read_mask, test_samples
+from training.metrics import image_auroc, pixel_auroc
+
+
+def main() -> None:
+    """Score the artifact's category both ways and print both AUROCs."""
+    artifact = load(Path(sys.argv[1]))
+    detector, size = artifact.detector, artifact.manifest.detector.preprocess.image_size
+    literal = Smoothing(artifact.manifest.detector.smoothing)
+    ours: list[torch.Tensor] = []
+    theirs: list[torch.Tensor] = []
+    masks = []
+    samples = test_samples(Path(sys.argv[2]), artifact.manifest.category)
+    for sample in samples:
+        tile = detector.preprocess.resize(read_image(sample.path)).unsqueeze(0)
+        with torch.inference_mode():
+            distances = detector.scorer(detector.levels(tile)).unsqueeze(1)
+            smooth = detector.smoothing(distances.squeeze(1)).unsqueeze(1)
+            ours.append(F.interpolate(smooth, (size, size), mode="bilinear")[0, 0])
+            theirs.append(literal(F.interpolate(distances, (size, size), mode="bilinear").squeeze(1))[0])
+        empty = torch.zeros(size, size, dtype=torch.bool)
+        masks.append(detector.preprocess.resize_mask(read_mask(sample.mask)) if sample.mask else empty)
+    truth = np.array([not sample.is_good for sample in samples])
+    for name, maps in (("own grid", ours), ("upsampled first", theirs)):
+        stack = torch.stack(maps)
+        image = image_auroc(stack.flatten(1).amax(1).numpy(), truth)
+        pixel = pixel_auroc(stack.numpy(), torch.stack(masks).numpy())
+        print(f"{name:<16} image AUROC {image:.4f}   pixel AUROC {pixel:.4f}")
+
+
+if __name__ == "__main__":
+    main()

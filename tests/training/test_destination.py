@@ -1,0 +1,50 @@
+"""Places that cannot be written to are found out beforehand, and none is made by asking."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.errors import JigSightError
+from training.destination import check_file, check_folder
+
+
+def test_what_can_be_written_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "there.json").write_text("old")
+    check_file(tmp_path / "there.json", option="--json")
+    check_file(tmp_path / "new" / "er" / "a.json", option="--json")
+    check_folder(tmp_path / "new", option="--report")
+    check_folder(tmp_path, option="--report")
+    assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
+    assert (tmp_path / "there.json").read_text() == "old"
+
+
+def test_names_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_file(Path("a.json"), option="--json")
+    check_folder(Path("artifacts"), option="--artifacts")
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(JigSightError, match="file is a file. Give --report another"):
+            check_folder(path, option="--report")
+    with pytest.raises(JigSightError, match="file is a file. Give --json another"):
+        check_file(tmp_path / "file" / "a.json", option="--json")
+
+
+def test_a_folder_where_a_file_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(JigSightError, match="is a folder, and --json writes a file"):
+        check_file(tmp_path, option="--json")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_what_is_write_protected(tmp_path: Path) -> None:
+    (tmp_path / "locked.json").write_text("")
+    (tmp_path / "locked.json").chmod(0o400)
+    with pytest.raises(JigSightError, match="may not be written"):
+        check_file(tmp_path / "locked.json", option="--json")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(JigSightError, match="Nothing can be written in"):
+        check_folder(tmp_path / "locked" / "new", option="--report")

@@ -1,0 +1,20 @@
+"""Command-line options that several of training's commands take."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Kind = Literal["auto", "object", "texture"]
+
+Data = Annotated[
+    Path,
+    typer.Option(help="Folder of categories, DIR/CATEGORY/train/good/*.png as in MVTec AD, or of good pictures."),
+]
+Category = Annotated[
+    str | None, typer.Option(help="Which category of DIR; for a plain folder of pictures, what to call it.")
+]
+Textures = Annotated[
+    Path | None, typer.Option(help="Folder of texture pictures for synthetic defects. Default: generated ones.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON to this file; - is stdout.")]
