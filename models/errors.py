@@ -40,7 +40,7 @@ class WeightsError(JigSightError):
 
 
 class ArtifactError(JigSightError):
-    """An artifact file that must not be used: damaged, altered, or of another format version."""
+    """An artifact file that must not be used, being damaged, altered or of another format, or that does not fit."""
 
 
 class DeviceError(JigSightError):

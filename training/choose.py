@@ -1,7 +1,7 @@
 """Synthetic validation: whether a stage earns its place, without a single real defect.
 
-Some good images are held out of the training of every stage. They get synthetic defects from draws that training does not
-make; how well a candidate detector tells the defective versions from the good ones is the figure that decides.
+Some good images are held out of the training of every stage. They get synthetic defects from draws that
+training does not make; how well a candidate tells these from the good ones is the figure that decides.
 """
 
 from dataclasses import dataclass

@@ -153,7 +153,7 @@ def _server(folder: Path, console: Console) -> Iterator[str]:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             _wait_until_ready(address, process, log)
-            console.print(f"The service is up at {address} (its log: {log}).", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"The service is up at {address}; its log is {log}.", markup=False, soft_wrap=True)
             yield address
         finally:
             process.terminate()

@@ -31,7 +31,7 @@ def test_the_file_changed_last_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_one_says_where_there_are_some(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no artifact.*jigsight train"):
+    with pytest.raises(ArtifactError, match=r"holds no artifact.*jigsight train"):
         find_artifact(tmp_path)
     put(tmp_path / "plate" / "aa.safetensors", time=1)
     with pytest.raises(ArtifactError, match="one of its categories: plate"):

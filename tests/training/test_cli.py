@@ -1,6 +1,7 @@
 """The training commands as a user types them."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -98,13 +99,14 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
     assert artifact.name == f"{trained['version']}.safetensors"
     assert trained["category"] == "flange"
     assert [(choice["stage"], choice["kept"]) for choice in trained["choices"]] == [("jigsaw", True), ("fusion", True)]
-    assert trained["threshold"]["rule"] == "conformal"
+    assert (trained["threshold_rule"], trained["alpha"]) == ("conformal", 0.1)
     assert {"jigsaw", "fusion", "features", "gaussian"} <= trained["seconds"].keys()
 
     run("evaluate", artifact, "--data", parts, "--json", tmp_path / "e.json", "--report", tmp_path / "report")
     evaluation = json.loads((tmp_path / "e.json").read_text())
     assert (tmp_path / "report/index.html").is_file()
-    assert evaluation["threshold"] == trained["threshold"]["value"]
+    for name in ("threshold", "threshold_rule", "alpha"):
+        assert evaluation[name] == trained[name]
     assert 0 <= evaluation["image_auroc"] <= 1
 
     image = parts / "flange/test/good/000.png"
@@ -116,12 +118,32 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
 
 
 def test_evaluate_at_another_false_reject_rate_moves_the_threshold(parts: Path, recipe: Path, tmp_path: Path) -> None:
-    artifact = train(parts, recipe, tmp_path, "--arch", "resnet18")["artifact"]
+    # The category's folder stands for its only artifact.
+    artifact = Path(train(parts, recipe, tmp_path, "--arch", "resnet18")["artifact"]).parent
     strict, lax = (
         json.loads(run("evaluate", artifact, "--data", parts, "--false-reject-rate", rate, "--json", "-"))
         for rate in (0.1, 0.5)
     )
     assert lax["threshold"] < strict["threshold"]
+    arguments = ["evaluate", str(artifact), "--data", str(parts), "--false-reject-rate"]
+    said = {rate: CliRunner().invoke(jigsight.app, [*arguments, rate]).stderr for rate in ("0.0001", "0.1")}
+    assert f"Evaluating {next(artifact.glob('*.safetensors'))}." in said["0.1"]
+    assert "warning" not in said["0.1"]
+    warning = " ".join(said["0.0001"].split())
+    assert "12 good pictures cannot vouch for a false-reject rate of 0.0001, only for 0.077 or more" in warning
+
+
+def test_an_artifact_that_does_not_fit_on_the_disk_says_where(parts: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "no-stages.toml"
+    recipe.write_text(TINY.replace('"always"', '"never"'))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 2**20, before[1]))
+    try:
+        with pytest.raises(JigSightError, match="artifact cannot be written to .*artifacts: .*File too large"):
+            train(parts, recipe, tmp_path, "--arch", "resnet18")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "artifacts" / "flange").iterdir())
 
 
 @pytest.mark.parametrize(

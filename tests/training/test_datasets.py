@@ -57,6 +57,20 @@ def test_a_plain_folder_of_pictures(tmp_path: Path) -> None:
     assert training_images(tmp_path / "caps", None) == expected
 
 
+def test_a_plain_folder_goes_by_whatever_category_it_is_given(tmp_path: Path) -> None:
+    expected = [put(tmp_path / "my parts" / name) for name in ("a.png", "b.png")]
+    assert training_images(tmp_path / "my parts", "bracket") == expected
+    assert training_images(tmp_path / "my parts", "my parts") == expected
+    inner = [put(tmp_path / "my parts" / "bracket" / name) for name in ("c.png", "d.png")]
+    assert training_images(tmp_path / "my parts", "bracket") == inner
+
+
+def test_what_macos_and_others_hide_is_no_picture(tmp_path: Path) -> None:
+    expected = [put(tmp_path / name) for name in ("a.png", "b.png")]
+    (tmp_path / "._a.png").write_bytes(b"resource fork")
+    assert training_images(tmp_path, None) == expected
+
+
 def test_training_never_looks_at_test_pictures(screw: Path) -> None:
     before = training_images(screw.parent, "screw")
     for folder in ("test", "ground_truth"):
@@ -75,8 +89,9 @@ def test_a_missing_folder_says_what_is_there(screw: Path) -> None:
         training_images(screw.parent / "nowhere", "screw")
     with pytest.raises(DatasetError, match="is a file, not a folder"):
         training_images(screw / "train/good/0.png", None)
+    (screw.parent / "nut" / "notes.txt").write_text("x")
     with pytest.raises(DatasetError, match="holds no folders"):
-        training_images(screw / "train/good", "bolt")
+        training_images(screw.parent / "nut", "bolt")
 
 
 def test_an_empty_folder_says_what_is_read(tmp_path: Path) -> None:

@@ -105,7 +105,24 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
         FolderTextures(tmp_path)
 
 
-def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    with pytest.raises(DatasetError, match=r"broken\.png cannot be read"):
-        FolderTextures(tmp_path).draw(np.random.default_rng(0), 8)
+def test_what_is_hidden_is_no_texture(folder: Path) -> None:
+    (folder / "deep" / "._rgb.JPG").write_bytes(b"resource fork")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "folder.png").mkdir()
+    assert [path.name for path in FolderTextures(folder).paths] == ["small.png", "rgb.JPG", "grey.png"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\nbroken", b"\xff\xd8\xff\xe0"])
+def test_an_unreadable_picture_is_named_at_once(folder: Path, content: bytes) -> None:
+    (folder / "broken.png").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"broken\.png cannot be read: .*[^.]\. Remove it"):
+        FolderTextures(folder)
+
+
+def test_a_picture_that_is_damaged_further_on_is_named_when_drawn(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "grey.png").read_bytes()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=r"half\.png cannot be read"):
+        FolderTextures(cut).draw(np.random.default_rng(0), 8)
