@@ -1,6 +1,6 @@
 """Smoothing on the map's own grid, as we do, against PaDiM's order: upsample, smooth, take the maximum.
 
-    .venv/bin/python benchmarks/smoothing_order.py ARTIFACT DIR
+.venv/bin/python benchmarks/smoothing_order.py ARTIFACT DIR
 """
 
 import sys

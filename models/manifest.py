@@ -32,7 +32,7 @@ class WeightsRecord(_Record):
 
 
 class ThresholdRecord(_Record):
-    """A score above `value` fails. `false_reject_rate` is the wished one; None under `train_max`."""
+    """A score above `value` fails. `false_reject_rate`: of good parts, about; None under `train_max`."""
 
     rule: ThresholdRule
     value: FiniteFloat

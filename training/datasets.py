@@ -10,17 +10,21 @@ looks below test/ and ground_truth/; whatever is not a picture by its suffix, an
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import numpy as np
+
 from models.errors import DatasetError, ImageError
-from models.images import decode
+from models.images import decode, significant_bits
 from training.arrays import Mask, Rgb
 from training.picture_files import SUFFIXES, is_picture
 
 GOOD: Final = "good"
+_DEPTH_LOOKED_AT = 20  # pictures
+_SHALLOW_BITS = 12
 _LAYOUT = "test/good/* and test/<defect>/*, with masks in ground_truth/<defect>/<name>_mask.png"
 
 
@@ -107,6 +111,22 @@ def read_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:
         raise DatasetError(f"{path} marks nothing: all of it is black. Mark the defect in white.")
     mask: Mask = grey > brightest / 2
     return mask
+
+
+def check_depth(paths: Sequence[Path]) -> None:
+    """Refuse 16-bit pictures of a camera with fewer bits: only the high byte is used, so they would be black.
+
+    Looks at up to 20 of them. DatasetError if all are 16-bit and none uses more than 12 of them.
+    """
+    looked_at = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), _DEPTH_LOOKED_AT)).astype(int)]
+    used = [significant_bits(path.read_bytes()) for path in looked_at]
+    known = [bits for bits in used if bits is not None]
+    if len(known) == len(used) and max(known) <= _SHALLOW_BITS:
+        raise DatasetError(
+            f"The pictures in {looked_at[0].parent} are 16-bit, but use {max(known)} bits at most: their upper byte, "
+            f"which is what is inspected, is nearly empty. Let the camera write 8 bits, or shift them left by "
+            f"{16 - max(known)} bits; in production too."
+        )
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

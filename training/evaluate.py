@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def table(evaluation: Evaluation) -> Table:
     for name, figures in evaluation.by_defect.items():
         missed = "" if name == GOOD else str(figures.missed)
         counts = (str(figures.images), str(figures.rejected), missed)
-        result.add_row(name, *counts, _text(figures.auroc), f"{figures.mean_score:.3f}")
+        result.add_row(escape(name), *counts, _text(figures.auroc), f"{figures.mean_score:.3f}")
     return result
 
 

@@ -181,10 +181,17 @@ def _save(path: Path, parts: dict[str, Any]) -> None:
     state = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_suffix(".incoming")
-    with incoming.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with incoming.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        incoming.unlink(missing_ok=True)
+        raise RecipeError(
+            f"The checkpoint {path} cannot be written ({error}). Make room on that disk, or give another folder "
+            "with --artifacts; the same command then goes on from the last epoch that was kept."
+        ) from error
     incoming.replace(path)
 
 

@@ -38,7 +38,7 @@ from models.weights import NONE, load_weights
 from training.batch_norm import estimate_batch_norm
 from training.calibrate import image_scores, threshold
 from training.choose import Figures
-from training.datasets import fingerprint, read_image, training_images
+from training.datasets import check_depth, fingerprint, read_image, training_images
 from training.fit import assign_folds
 from training.foreground import decide_kind
 from training.loop import Devices
@@ -171,6 +171,7 @@ def _read(paths: list[Path], preprocess: Preprocess, progress: Progress) -> Tens
         for path in paths:
             tiles.append(preprocess.resize(read_image(path)))
             step.advance()
+    check_depth(paths)
     return torch.stack(tiles)
 
 

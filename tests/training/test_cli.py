@@ -139,7 +139,7 @@ def test_an_artifact_that_does_not_fit_on_the_disk_says_where(parts: Path, tmp_p
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 2**20, before[1]))
     try:
-        with pytest.raises(JigSightError, match="artifact cannot be written to .*artifacts: .*File too large"):
+        with pytest.raises(JigSightError, match=r"artifact cannot be written to .*artifacts: .*File too large"):
             train(parts, recipe, tmp_path, "--arch", "resnet18")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from models.errors import DatasetError
 from training import datasets
-from training.datasets import fingerprint, read_image, read_mask, training_images
+from training.datasets import check_depth, fingerprint, read_image, read_mask, training_images
 
 RED = np.full((6, 8, 3), (200, 10, 20), np.uint8)
 
@@ -220,3 +220,23 @@ def test_the_fingerprint_follows_names_and_bytes_alone(tmp_path: Path) -> None:
     assert fingerprint(first) != known
     second[0].rename(tmp_path / "two/c.png")
     assert fingerprint([tmp_path / "two/c.png", second[1]]) != known
+
+
+def _sixteen_bit(path: Path, *, largest: int) -> Path:
+    Image.fromarray(np.linspace(0, largest, 64 * 64).reshape(64, 64).astype(np.uint16)).save(path)
+    return path
+
+
+def test_sixteen_bit_pictures_of_a_twelve_bit_camera_are_refused(tmp_path: Path) -> None:
+    dark = [_sixteen_bit(tmp_path / f"{n}.png", largest=4095) for n in range(3)]
+    with pytest.raises(DatasetError, match="shift them left by 4 bits"):
+        check_depth(dark)
+
+
+def test_pictures_that_use_their_bits_are_taken(tmp_path: Path) -> None:
+    whole = _sixteen_bit(tmp_path / "whole.png", largest=65535)
+    dark = _sixteen_bit(tmp_path / "dark.png", largest=4095)
+    eight = tmp_path / "eight.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(eight)
+    check_depth([whole, dark])
+    check_depth([eight, dark])

@@ -28,9 +28,9 @@ def test_names_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytes
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(JigSightError, match="file is a file. Give --report another"):
+        with pytest.raises(JigSightError, match=r"file is a file. Give --report another"):
             check_folder(path, option="--report")
-    with pytest.raises(JigSightError, match="file is a file. Give --json another"):
+    with pytest.raises(JigSightError, match=r"file is a file. Give --json another"):
         check_file(tmp_path / "file" / "a.json", option="--json")
 
 
