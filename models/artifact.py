@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.calibration import Calibration
 from models.detector import Detector, build_detector
+from models.durable import sync
 from models.errors import ArtifactError
 from models.manifest import FORMAT, Manifest
 from models.soundness import check_constants, check_finite, check_scorer, check_threshold
@@ -76,10 +77,10 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
     try:
         save_file(tensors, incoming, metadata={METADATA_KEY: manifest.to_json()})
         incoming.chmod(0o644)
-        _sync(incoming)
+        sync(incoming)
         path = directory / (_digest(incoming)[:VERSION_DIGITS] + SUFFIX)
         incoming.replace(path)
-        _sync(directory)
+        sync(directory)
     finally:
         incoming.unlink(missing_ok=True)
     return path
@@ -228,12 +229,3 @@ def _move(detector: Detector, place: torch.device) -> Detector:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a directory, so that a rename survives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

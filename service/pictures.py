@@ -9,6 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from models.durable import sync
 from service.errors import ImageGone, StoreUnavailable
 
 
@@ -58,20 +59,11 @@ class Pictures:
             incoming.replace(path)
         finally:
             incoming.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync(path.parent)
         if fresh:
-            _sync(self.folder)
+            sync(self.folder)
 
 
 def digest_of(data: bytes) -> str:
     """The name that a picture is kept under."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _sync(directory: Path) -> None:
-    """Sync a directory, so that a rename in it survives a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -126,7 +126,7 @@ def test_saving_twice_leaves_one_file(artifact: Artifact, tmp_path: Path) -> Non
     assert first.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_sync", "_digest"])
+@pytest.mark.parametrize("failing", ["save_file", "sync", "_digest"])
 def test_a_failure_leaves_nothing_behind(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -147,14 +147,14 @@ def test_nothing_under_the_final_name_is_ever_partial(
     """When a name appears the content is on the disk: the file is flushed before the rename, the folder after."""
     seen: list[tuple[str, list[str]]] = []
     inodes: list[int] = []
-    real = module._sync
+    real = module.sync
 
     def watched(path: Path) -> None:
         inodes.append(path.stat().st_ino)
         seen.append((path.name, [name for name in everything(tmp_path) if name.endswith(".safetensors")]))
         real(path)
 
-    monkeypatch.setattr(module, "_sync", watched)
+    monkeypatch.setattr(module, "sync", watched)
     path = again(artifact, tmp_path)
     assert [names for _, names in seen] == [[], [f"plate/{path.name}"]]
     assert seen[0][0].startswith(".incoming-")
