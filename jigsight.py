@@ -1,6 +1,10 @@
-"""The one command: joins training's and service's commands. Nothing imports this module."""
+"""The one command: joins training's and service's commands. Nothing imports this module.
+
+A server may lack the `training` extra: then `serve` and `inspect` work, and the others say what to install.
+"""
 
 import sys
+from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -8,8 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 import service.cli
-import training.cli
 from models.errors import JigSightError
+
+_MODULES_OF_THE_EXTRA = ("filelock", "lightning_fabric", "matplotlib")
+_COMMANDS_OF_THE_EXTRA = ("demo", "sample", "synth", "train", "evaluate")
+_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 app = typer.Typer(
     name="jigsight",
@@ -18,7 +25,25 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-training.cli.register(app)
+
+
+def _register_training() -> None:
+    try:
+        import training.cli
+    except ModuleNotFoundError as error:
+        if error.name in _MODULES_OF_THE_EXTRA:
+            for name in _COMMANDS_OF_THE_EXTRA:
+                app.command(name, hidden=True, context_settings=_ANYTHING)(_missing)
+            return
+        raise
+    training.cli.register(app)
+
+
+def _missing() -> NoReturn:
+    raise JigSightError("Training is not installed here. Install it with: pip install 'jigsight[training]'")
+
+
+_register_training()
 service.cli.register(app)
 
 

@@ -1,5 +1,6 @@
 """The joint command: whatever a person can mend is one sentence with what it is about, and exit status 2."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import jigsight
 from training.samples import write_category
 
 Say = Callable[..., str]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -82,3 +84,19 @@ def test_an_error_of_the_system_names_the_file(said: Say, parts: Path, tmp_path:
     message = said("synth", "--data", parts, "--category", "cloth", "-o", tmp_path / ("x" * 300 + ".png"))
     assert "File name too long" in message
     assert "xxx.png" in message.replace("\n", "")
+
+
+def test_without_the_training_extra_the_service_works_and_training_says_what_to_install() -> None:
+    script = "import sys; sys.modules['lightning_fabric'] = None; import jigsight; jigsight.main()"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    trained = run("train", "--data", "x")
+    assert trained.returncode == 2
+    assert "jigsight[training]" in trained.stderr
+    listed = run("--help")
+    assert listed.returncode == 0
+    assert "serve" in listed.stdout
+    assert "evaluate" not in listed.stdout
