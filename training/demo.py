@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -36,6 +35,7 @@ from training.samples import CATEGORIES, write_category
 _ARCH: Architecture = "resnet18"
 _PORT = 8000
 _TRAINED_ON = 150
+_SAMPLE_SEED = 3
 _MARKER = ".jigsight-demo"
 _START_SECONDS = 120.0
 _SHOWN_GOOD, _SHOWN_PER_DEFECT = 5, 2
@@ -70,22 +70,21 @@ def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
     # A texture has no jigsaw of its own: without ImageNet weights it borrows what the object's has learnt.
     borrowed = str(results[0].artifact) if start == NONE else start
     results += [_train(folder, name, borrowed, console) for name in textures]
-    with _server(folder, console) as address:
+    with _server(folder, console) as (address, process):
         console.rule("inspecting over HTTP")
         shown = [
             _inspect(address, folder, result.category, sample)
             for result in results
             for sample in _samples(folder, result.category)
         ]
-        console.print(_table(shown))
-        kept = _promise_kept(shown, console)
-        console.print("Heatmaps of what failed, and of the good parts:")
+        console.print("Heatmaps:")
         for one in shown:
             console.print(f"  {one.heatmap}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"The API, to try out: {address}/docs", highlight=False)
+        console.print(_table(shown))
+        kept = _promise_kept(shown, console)
         if not once:
-            console.print("The service stays up; Ctrl-C ends it.")
-            _wait_for_interrupt()
+            console.print(f"The service stays up: try its API at {address}/docs. Ctrl-C ends it.", highlight=False)
+            _wait_for_interrupt(process)
     return kept
 
 
@@ -116,7 +115,7 @@ def _train(folder: Path, category: str, weights: str, console: Console) -> Train
     console.rule(f"training {category}")
     progress = Progress(console)
     with progress.step("rendering sample parts", _TRAINED_ON) as step:
-        write_category(folder / "parts", category, train=_TRAINED_ON, progress=step.reach)
+        write_category(folder / "parts", category, train=_TRAINED_ON, seed=_SAMPLE_SEED, progress=step.reach)
     request = TrainingRequest(
         data=folder / "parts",
         category=category,
@@ -143,8 +142,8 @@ def _recipe(*, pretrained: bool) -> Recipe:
 
 
 @contextmanager
-def _server(folder: Path, console: Console) -> Iterator[str]:
-    """`jigsight serve` in a process of its own, ready; its log is in the demo's folder."""
+def _server(folder: Path, console: Console) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`jigsight serve` in a process of its own, ready, and its address; its log is in the demo's folder."""
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
@@ -154,7 +153,7 @@ def _server(folder: Path, console: Console) -> Iterator[str]:
         try:
             _wait_until_ready(address, process, log)
             console.print(f"The service is up at {address}; its log is {log}.", markup=False, soft_wrap=True)
-            yield address
+            yield address, process
         finally:
             process.terminate()
             try:
@@ -251,12 +250,16 @@ def _promise_kept(shown: list[Shown], console: Console) -> bool:
     )
     if all(good) and sum(defective) >= _CAUGHT * len(defective):
         return True
-    console.print(f"[bold red]Promised: all good ones pass and {_CAUGHT:.0%} of the defective ones fail.[/]")
+    console.print(
+        f"[bold red]Promised: all good ones pass and {_CAUGHT:.0%} of the defective ones fail.[/] Without ImageNet "
+        "weights the detector is weak; please report this."
+    )
     return False
 
 
-def _wait_for_interrupt() -> None:
+def _wait_for_interrupt(process: subprocess.Popen[bytes]) -> None:
     try:
-        threading.Event().wait()
+        status = process.wait()
     except KeyboardInterrupt:
         return
+    raise JigSightError(f"The demo's server has ended by itself, with status {status}. Its log says why.")

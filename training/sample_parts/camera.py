@@ -17,7 +17,7 @@ class Camera:
     """The fixed and the drifting properties of a camera."""
 
     exposure: float = 1.0
-    exposure_drift: float = 0.03  # each way, drawn for each picture
+    exposure_drift: float = 0.02  # each way, drawn for each picture
     white_drift: float = 0.008
     defocus: tuple[float, float] = (0.45, 0.7)  # pixels at 256, drawn for each picture
     vignette: float = 0.22  # light lost in the corners

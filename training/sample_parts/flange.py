@@ -27,8 +27,8 @@ HOLE: Final = 0.052
 HOLES: Final = tuple((x * LOBE_AT, y * LOBE_AT) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
 PLATE_HEIGHT: Final = 0.040
 HUB_HEIGHT: Final = 0.022
-SHIFT: Final = 0.010  # how far off its place a part may lie
-TURN: Final = 1.6  # degrees
+SHIFT: Final = 0.007  # how far off its place a part may lie
+TURN: Final = 1.12  # degrees
 ROLL: Final = 0.013  # how far in from an edge the die has rounded it
 
 STEEL: Final = (0.97, 0.965, 0.95)
