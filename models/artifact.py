@@ -174,8 +174,8 @@ def _check_hash(path: Path) -> str:
     version = _digest(path)[:VERSION_DIGITS]
     if path.name != version + SUFFIX:
         raise ArtifactError(
-            f"its content has the hash {version}, so it was altered or renamed. Copy it again from where it was "
-            f"trained; if it was only renamed, call it {version}{SUFFIX}."
+            "its name is not the hash of its content, so it was altered, damaged or renamed. Copy it again, under its "
+            "own name, from where it was trained."
         )
     return version
 

@@ -87,12 +87,20 @@ def test_samples(data: Path, category: str | None) -> list[TestSample]:
 test_samples.__test__ = False  # type: ignore[attr-defined]
 
 
-def read_image(path: Path) -> Rgb:
-    """Decode a picture, (h, w, 3) uint8 RGB; DatasetError naming the file if that cannot be done."""
+def read_image(path: Path, *, smallest: int = 1) -> Rgb:
+    """Decode a picture, (h, w, 3) uint8 RGB, of at least `smallest` pixels either way.
+
+    DatasetError naming the file if that cannot be done.
+    """
     try:
-        return decode(path.read_bytes())
+        image = decode(path.read_bytes())
     except (OSError, ImageError) as error:
         raise DatasetError(f"{path}: {error}") from error
+    if min(image.shape[:2]) < smallest:
+        raise DatasetError(
+            f"{path}: it is {image.shape[1]}x{image.shape[0]} pixels; at least {smallest}x{smallest} are wanted."
+        )
+    return image
 
 
 def read_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:

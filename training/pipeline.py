@@ -49,6 +49,8 @@ from training.synthetic import Tiles, make_tiles
 from training.textures import FolderTextures, ProceduralTextures, Textures
 from training.workshop import Workshop
 
+_SMALLEST_EDGE = 32  # pixels; whatever is smaller was not taken by the camera of a line
+_NAMED = 10  # unusable pictures in one message
 _RECORDED_PACKAGES = ("jigsight", "numpy", "opencv-python-headless", "pillow", "torch", "torchvision")
 
 
@@ -166,11 +168,21 @@ def _category_name(request: TrainingRequest) -> str:
 
 
 def _read(paths: list[Path], preprocess: Preprocess, progress: Progress) -> Tensor:
-    tiles = []
+    tiles, unusable = [], []
     with progress.step("reading images", len(paths)) as step:
         for path in paths:
-            tiles.append(preprocess.resize(read_image(path)))
+            try:
+                tiles.append(preprocess.resize(read_image(path, smallest=_SMALLEST_EDGE)))
+            except DatasetError as error:
+                unusable.append(str(error))
             step.advance()
+    if unusable:
+        more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
+        raise DatasetError(
+            f"{len(unusable)} of {len(paths)} pictures cannot be used; mend or remove them: "
+            + " | ".join(unusable[:_NAMED])
+            + more
+        )
     check_depth(paths)
     return torch.stack(tiles)
 

@@ -71,7 +71,9 @@ def test_a_name_that_is_not_the_hash_is_refused(forge: Forge, refused: Refused, 
     }
     renamed = path.with_name(as_wrong.get(name, name))
     os.link(path, renamed)
-    assert f"has the hash {version}" in refused(renamed)
+    reason = refused(renamed)
+    assert "not the hash of its content" in reason
+    assert version not in reason.replace(str(renamed), "")  # nobody is told how to get an altered file accepted
     renamed.unlink()
 
 

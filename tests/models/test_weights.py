@@ -173,7 +173,7 @@ def test_an_artifact_that_was_altered_is_no_source_of_weights(artifact: Artifact
     content[-5000] ^= 1
     path = tmp_path / artifact.path.name
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="it was altered or renamed") as caught:
+    with pytest.raises(WeightsError, match="altered, damaged or renamed") as caught:
         load_weights(build_backbone("resnet18"), "resnet18", str(path))
     assert str(path) in str(caught.value)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from models.artifact import SCORES, load
@@ -205,3 +206,17 @@ def test_the_default_architecture_goes_the_same_way(
     assert artifact.manifest.detector.arch == "wide_resnet50_2"
     tile = artifact.detector.preprocess.resize(read_image(few / "flange/train/good/000.png"))
     assert torch.isfinite(artifact.detector(tile.unsqueeze(0)).score).all()
+
+
+def test_every_picture_that_cannot_be_used_is_named_at_once(
+    ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
+) -> None:
+    data = copied(samples, tmp_path / "data")
+    good = data / "flange/train/good"
+    (good / "text.png").write_text("not a picture")
+    (good / "empty.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(good / "dot.png")
+    with pytest.raises(DatasetError, match="3 of 15 pictures") as refusal:
+        train(ask(data=data))
+    for name in ("text.png", "empty.png", "dot.png: it is 1x1 pixels"):
+        assert name in str(refusal.value)

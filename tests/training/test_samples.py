@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -153,3 +155,17 @@ def test_what_cannot_be_rendered_is_named(tmp_path: Path) -> None:
         CATEGORIES["flange"].render(np.random.default_rng(0), SIZE, "stain")
     with pytest.raises(DatasetError, match="32 pixels"):
         CATEGORIES["flange"].render(np.random.default_rng(0), 32)
+
+
+def test_another_process_draws_the_same_pictures(tmp_path: Path) -> None:
+    """Threads draw them, and what they share is built once: a race there would show between processes alone."""
+    script = (
+        "import sys; from pathlib import Path; from training.samples import write_category; "
+        "write_category(Path(sys.argv[1]), 'flange', train=16, test_good=0, test_defective=0, size=128)"
+    )
+    drawn = []
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", script, tmp_path / name], check=True, cwd=Path(__file__).parents[2])
+        drawn.append([path.read_bytes() for path in sorted((tmp_path / name).rglob("*.png"))])
+    assert len(drawn[0]) == 16
+    assert drawn[0] == drawn[1]
