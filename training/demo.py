@@ -4,6 +4,8 @@ The server is a process of its own, started as a user would start it, and is spo
 """
 
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,14 +146,16 @@ def _recipe(*, pretrained: bool) -> Recipe:
 @contextmanager
 def _server(folder: Path, console: Console) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`jigsight serve` in a process of its own, ready, and its address; its log is in the demo's folder."""
-    port = _free_port()
-    address = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
     command = [sys.executable, "-m", "jigsight", "serve", "--artifacts", str(folder / "artifacts")]
-    command += ["--data", str(folder / "service"), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    command += ["--data", str(folder / "service"), "--host", "127.0.0.1", "--port", str(_port()), "--device", "cpu"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the log is read while it is written
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
         try:
-            _wait_until_ready(address, process, log)
+            address = _wait_until_ready(process, log)
             console.print(f"The service is up at {address}; its log is {log}.", markup=False, soft_wrap=True)
             yield address, process
         finally:
@@ -162,28 +166,27 @@ def _server(folder: Path, console: Console) -> Iterator[tuple[str, subprocess.Po
                 process.kill()
 
 
-def _free_port() -> int:
-    for port in (_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise JigSightError("There is no free port on localhost for the demo's server.")
+def _port() -> int:
+    """The usual port if nobody has it, else any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _PORT))
+        except OSError:
+            return 0
+    return _PORT
 
 
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address of this very server, from its own log: on a port that we guess another one may answer."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise JigSightError(f"The demo's server ended with status {process.returncode}; its log is {log}.")
-        try:
-            with _opener.open(f"{address}/v2/health/ready", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if said := re.search(r"listens on (http://\S+)", log.read_text(encoding="utf-8", errors="replace")):
+            with suppress(urllib.error.URLError, OSError), _opener.open(f"{said[1]}/v2/health/ready", timeout=5):
+                return said[1]
+        time.sleep(0.2)
     raise JigSightError(f"The demo's server was not ready after {_START_SECONDS:.0f} s; its log is {log}.")
 
 
