@@ -20,7 +20,8 @@ def test_the_demo_keeps_its_promise(tmp_path: Path) -> None:
     assert "Promised" not in printed.getvalue()  # the complaint
     heatmaps = list((folder / "heatmaps").glob("*.png"))
     assert len(heatmaps) == printed.getvalue().count(" │ pass ") + printed.getvalue().count(" │ fail ")
-    assert Image.open(heatmaps[0]).size == (256, 256)
+    with Image.open(heatmaps[0]) as heatmap:
+        assert heatmap.size == (256, 256)
     assert {path.parent.name for path in (folder / "artifacts").rglob("*.safetensors")} == {"flange", "cloth"}
 
 
