@@ -25,7 +25,8 @@ from models.detector import Detector, build_detector
 from models.durable import sync
 from models.errors import ArtifactError
 from models.manifest import FORMAT, Manifest
-from models.soundness import check_constants, check_finite, check_scorer, check_threshold
+from models.precision import stored_dtype
+from models.soundness import check_constants, check_finite, check_threshold
 from models.verdict import Judgement, judge
 
 SUFFIX = ".safetensors"
@@ -51,7 +52,10 @@ class Artifact:
     def judge(
         self, score: float, score_map: NDArray[np.float32], *, size: tuple[int, int], threshold: float | None = None
     ) -> Judgement:
-        """The verdict on a picture of `size` (height, width), at the artifact's own threshold by default."""
+        """The verdict on a picture of `size` (height, width), at the artifact's own threshold by default.
+
+        Regions reach down to the manifest's `threshold.pixel`, whatever the threshold.
+        """
         return judge(
             score,
             score_map,
@@ -59,6 +63,7 @@ class Artifact:
             calibration=self.calibration,
             preprocess=self.manifest.detector.preprocess,
             size=size,
+            pixel_threshold=self.manifest.threshold.pixel,
         )
 
 
@@ -69,7 +74,10 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
     """
     directory = folder / manifest.category
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().to(stored_dtype(name, tensor)).contiguous()
+        for name, tensor in detector.state_dict().items()
+    }
     tensors[SCORES] = scores.detach().cpu().float().contiguous()
     handle, name = tempfile.mkstemp(dir=directory, prefix=".incoming-")
     os.close(handle)
@@ -95,12 +103,13 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
             version = _check_hash(path)
             tensors = _read_tensors(file, manifest)
         check_finite(tensors)
-        check_scorer(tensors, manifest.detector)
         check_constants(tensors, manifest.detector)
         calibration = Calibration(tensors[SCORES])
         check_threshold(manifest.threshold, calibration)
         place = torch.device(device)
-        detector = _move(_assemble(manifest, tensors), place)
+        detector = _assemble(manifest, tensors)
+        detector.check()
+        detector = _move(detector, place)
     except _FAULTS as error:
         raise _refusal(path, error) from error
     return Artifact(
@@ -194,15 +203,16 @@ def _read_tensors(file: Any, manifest: Manifest) -> dict[str, Tensor]:
     for name, tensor in wanted.items():
         piece = file.get_slice(name)
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
-        if shape != tuple(tensor.shape) or dtype != _DTYPES[tensor.dtype]:
+        expected = _DTYPES[stored_dtype(name, tensor)]
+        if shape != tuple(tensor.shape) or dtype != expected:
             raise ArtifactError(
-                f"tensor {name} is {dtype} {shape}; its manifest asks for {_DTYPES[tensor.dtype]} "
-                f"{tuple(tensor.shape)}."
+                f"tensor {name} is {dtype} {shape}; its manifest asks for {expected} {tuple(tensor.shape)}."
             )
     scores = file.get_slice(SCORES)
     if scores.get_dtype() != "F32" or scores.get_shape() != [manifest.dataset.images]:
         raise ArtifactError(f"{SCORES} must hold one F32 score for each of {manifest.dataset.images} images.")
-    return {name: file.get_tensor(name) for name in found}
+    tensors = {name: file.get_tensor(name) for name in found}
+    return {name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()}
 
 
 def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
@@ -219,7 +229,7 @@ def _move(detector: Detector, place: torch.device) -> Detector:
         need = sum(tensor.nbytes for tensor in detector.state_dict().values()) / 1e6
         raise ArtifactError(
             f"it does not fit on {place}: it needs about {need:,.0f} MB there. Use fewer categories, --device cpu, "
-            "or train with a smaller `gaussian.channels`."
+            "or train with a smaller scorer (--recipe small)."
         ) from error
     except (RuntimeError, AssertionError) as error:  # no driver, no such number; torch without CUDA asserts
         reason = str(error).partition("\n")[0].rstrip(".")

@@ -1,30 +1,33 @@
-"""The detector: one module from uint8 tiles to a score and a map, the same in training and in service.
+"""The detector: one module from uint8 pictures to a score and a map, the same in training and in service.
 
 All sizes live in `DetectorConfig`; `build_detector` is the only place where submodules meet.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, assert_never
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from models.alignment import OVERSAMPLING, Alignment, Pose
 from models.backbone import Architecture, Backbone, Levels, build_backbone, channels, grids
+from models.compact_gaussian import CompactGaussian, CompactGaussianConfig
+from models.coupled import Coupled, CoupledConfig
 from models.device import full_precision
-from models.gaussian import DenseGaussian
-from models.mfcsam import Fusion
+from models.gaussian import DenseGaussian, DenseGaussianConfig
+from models.memory_bank import MemoryBank, MemoryBankConfig
+from models.mfcsam import AnyFusion, Fusion, ResidualFusion
 from models.preprocess import Preprocess, PreprocessConfig
 from models.smoothing import Smoothing, kernel_radius
+from models.tiling import cut, stitch
 
-FusionName = Literal["none", "mfcsam"]
+_AT_ONCE = 32  # pictures or tiles that pass through the network together: bounds memory where tiles are many
 
-
-class DenseGaussianConfig(BaseModel):
-    """One Gaussian with a full covariance per position, over `channels` selected channels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["dense_gaussian"] = "dense_gaussian"
-    channels: Annotated[int, Field(ge=1, le=4096)]
+FusionName = Literal["none", "mfcsam", "mfcsam_residual"]
+ScorerConfig = Annotated[
+    CompactGaussianConfig | DenseGaussianConfig | MemoryBankConfig | CoupledConfig, Field(discriminator="name")
+]
+Scorer = CompactGaussian | DenseGaussian | MemoryBank | Coupled
 
 
 class DetectorConfig(BaseModel):
@@ -38,21 +41,26 @@ class DetectorConfig(BaseModel):
     arch: Architecture
     preprocess: PreprocessConfig
     fusion: FusionName
-    scorer: DenseGaussianConfig
+    scorer: ScorerConfig
     smoothing: Annotated[float, Field(ge=0, le=32)]
 
     @model_validator(mode="after")
     def _kernel_fits(self) -> "DetectorConfig":
-        size = self.preprocess.image_size
-        if kernel_radius(self.map_smoothing) >= grids(size)[0][0]:
-            raise ValueError(f"smoothing of {self.smoothing} px is too wide for an image_size of {size}")
+        if kernel_radius(self.map_smoothing) >= self.map_edge:
+            raise ValueError(f"smoothing of {self.smoothing} px is too wide for a picture of {self.preprocess.side} px")
         return self
+
+    @property
+    def map_edge(self) -> int:
+        """Height and width of the score map, without building what makes it."""
+        first_level = self.scorer.levels[0] if isinstance(self.scorer, MemoryBankConfig) else 1
+        finer = 1 if self.preprocess.align is None else OVERSAMPLING
+        return grids(self.preprocess.side)[first_level - 1][0] * finer
 
     @property
     def map_smoothing(self) -> float:
         """`smoothing` in pixels of the score map."""
-        size = self.preprocess.image_size
-        return self.smoothing * grids(size)[0][0] / size
+        return self.smoothing * self.map_edge / self.preprocess.side
 
 
 class Detection(NamedTuple):
@@ -63,18 +71,20 @@ class Detection(NamedTuple):
 
 
 class Detector(nn.Module):
-    """Preprocess, backbone, fusion, scorer and smoothing, in that order."""
+    """Alignment, preprocess, backbone, fusion, scorer and smoothing, in that order."""
 
     def __init__(
         self,
         *,
+        alignment: Alignment | None,
         preprocess: Preprocess,
         backbone: Backbone,
-        fusion: Fusion | None,
-        scorer: DenseGaussian,
+        fusion: AnyFusion | None,
+        scorer: Scorer,
         smoothing: Smoothing,
     ) -> None:
         super().__init__()
+        self.alignment = alignment
         self.preprocess = preprocess
         self.backbone = backbone
         self.fusion = fusion
@@ -82,25 +92,93 @@ class Detector(nn.Module):
         self.smoothing = smoothing
 
     @full_precision()
-    def levels(self, batch: Tensor) -> Levels:
-        """(b, 3, s, s) uint8 -> the three levels that the scorer sees, fused if there is a fusion."""
+    def levels(self, batch: Tensor) -> tuple[Levels, Pose | None]:
+        """(b, 3, S, S) uint8 -> the levels that the scorer sees, fused if there is a fusion, and the parts' poses."""
+        images, pose = (batch, None) if self.alignment is None else self.alignment(batch)
+        tiles = self.preprocess.config.tiles
+        pieces = [self._piece_levels(piece) for piece in cut(images, tiles).split(_AT_ONCE)]
+        first, second, third = (torch.cat(level) for level in zip(*pieces, strict=True))
+        return stitch((first, second, third), tiles), pose
+
+    def _piece_levels(self, batch: Tensor) -> Levels:
         levels: Levels = self.backbone(self.preprocess(batch))
-        return self.fusion(*levels) if self.fusion is not None else levels
+        fused: Levels = levels if self.fusion is None else self.fusion(*levels)
+        return fused
+
+    @full_precision()
+    def finish(self, maps: Tensor, pose: Pose | None) -> Tensor:
+        """A scorer's maps (b, h, w) -> the maps that are judged, smooth and in the pictures' own frame."""
+        return finish(maps, pose, alignment=self.alignment, smoothing=self.smoothing)
 
     @full_precision()
     def forward(self, batch: Tensor) -> Detection:
-        """(b, 3, s, s) uint8 RGB tiles (from `preprocess.resize`), on the detector's device."""
-        score_map = self.smoothing(self.scorer(self.levels(batch)))
+        """(b, 3, S, S) uint8 RGB pictures (from `preprocess.resize`), on the detector's device."""
+        levels, pose = self.levels(batch)
+        score_map = self.finish(self.scorer(levels), pose)
         return Detection(score=score_map.flatten(1).amax(1), map=score_map)
+
+    def check(self) -> None:
+        """Raise ArtifactError where the scorer or the smoothing would pass everything."""
+        self.scorer.check()
+        self.smoothing.check()
+
+
+def finish(maps: Tensor, pose: Pose | None, *, alignment: Alignment | None, smoothing: Smoothing) -> Tensor:
+    """What `Detector.finish` does, for who has no whole detector."""
+    located = maps if alignment is None or pose is None else alignment.back(maps, pose)
+    smoothed: Tensor = smoothing(located)
+    return smoothed
 
 
 def build_detector(config: DetectorConfig) -> Detector:
     """A detector of the configured shape, with random weights and an unfitted scorer."""
-    level_channels, level_grids = channels(config.arch), grids(config.preprocess.image_size)
+    level_channels = channels(config.arch)
     return Detector(
+        alignment=build_alignment(config.preprocess),
         preprocess=Preprocess(config.preprocess),
         backbone=build_backbone(config.arch),
-        fusion=Fusion(level_channels, level_grids) if config.fusion == "mfcsam" else None,
-        scorer=DenseGaussian(level_channels, level_grids[0], config.scorer.channels),
-        smoothing=Smoothing(config.map_smoothing),
+        fusion=build_fusion(config.fusion, config.arch, config.preprocess),
+        scorer=build_scorer(config.scorer, level_channels, config.preprocess.side),
+        smoothing=build_smoothing(config),
     )
+
+
+def build_fusion(name: FusionName, arch: Architecture, preprocess: PreprocessConfig) -> AnyFusion | None:
+    """The fusion of that name, if it is one, with random weights."""
+    # A tile passes through the network alone, so the fusion's grids are those of one.
+    sizes = channels(arch), grids(preprocess.image_size)
+    match name:
+        case "none":
+            return None
+        case "mfcsam":
+            return Fusion(*sizes)
+        case "mfcsam_residual":
+            return ResidualFusion(*sizes)
+        case _:
+            assert_never(name)
+
+
+def build_alignment(config: PreprocessConfig) -> Alignment | None:
+    """What brings parts into one frame, if anything does."""
+    return None if config.align is None else Alignment(config.align, side=config.side)
+
+
+def build_smoothing(config: DetectorConfig) -> Smoothing:
+    """The smoothing of the score map, with nothing ignored."""
+    return Smoothing(config.map_smoothing, (config.map_edge, config.map_edge))
+
+
+def build_scorer(config: ScorerConfig, level_channels: tuple[int, int, int], side: int) -> Scorer:
+    """An unfitted scorer for the levels of pictures of `side` pixels."""
+    level_grids = grids(side)
+    match config:
+        case CompactGaussianConfig():
+            return CompactGaussian(config, level_channels, level_grids)
+        case DenseGaussianConfig():
+            return DenseGaussian(config, level_channels, level_grids)
+        case MemoryBankConfig():
+            return MemoryBank(config, level_channels, level_grids)
+        case CoupledConfig():
+            return Coupled(config, level_channels, level_grids)
+        case _:
+            assert_never(config)

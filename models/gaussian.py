@@ -1,19 +1,30 @@
 """The dense Gaussian scorer: a normal distribution per position, Mahalanobis distance (seed, steps 5.2, 6).
 
-Owns the buffers, their packed form and the distance; estimating them is `training.fit`. With Σ = L·Lᵀ the
+Owns the buffers, their packed form and the distance; estimating them is `training.fit_dense`. With Σ = L·Lᵀ the
 whitening W = L⁻¹ is kept, so M² = ‖W(y-μ)‖², a sum of squares that rounding cannot make negative. W is lower
 triangular and only that half is stored: d(d+1)/2 floats a position.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.errors import RecipeError
+from models.errors import ArtifactError, RecipeError
 from models.mfcsam import concatenate
 
 _BLOCK = 2**20  # floats of unpacked whitening at a time: 4 MB, which stays in the processor's cache
+
+
+class DenseGaussianConfig(BaseModel):
+    """One Gaussian with a full covariance per position, over `channels` selected channels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["dense_gaussian"] = "dense_gaussian"
+    channels: Annotated[int, Field(ge=1, le=4096)]
 
 
 def select_channels(total: int, wanted: int, *, seed: int) -> Tensor:
@@ -56,27 +67,21 @@ def _blocks(p: int, d: int) -> Iterator[slice]:
 
 
 def covariance_factor(covariance: Tensor) -> Tensor:
-    """Regularised covariances (p, d, d) -> packed whitening (p, d(d+1)/2) float32, W = L⁻¹ with Σ = L·Lᵀ.
+    """Regularised covariances (p, d, d) float64 -> whitenings W = L⁻¹ with Σ = L·Lᵀ, the same shape and type.
 
-    Worked in float64, a block of positions at a time: it costs a fit little, and the covariance of fewer
-    images than channels, kept regular by ε alone, is near singular. Only Σ's lower triangle is read.
-    Positions are independent, so a caller short of memory passes a few at a time.
-    Raises RecipeError if a Σ is not positive definite.
+    In float64: it costs a fit little, and the covariance of fewer images than channels, kept regular by ε alone, is
+    near singular. Only Σ's lower triangle is read. Raises RecipeError if a Σ is not positive definite.
     """
-    p, d, _ = covariance.shape
-    packed = covariance.new_empty(p, d * (d + 1) // 2, dtype=torch.float32)
-    identity = torch.eye(d, dtype=torch.float64, device=covariance.device)
-    for block in _blocks(p, d):
-        factor, failed = torch.linalg.cholesky_ex(covariance[block].double())
-        bad = (failed != 0) | ~factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)
-        if bad.any():
-            first = block.start + int(bad.nonzero()[0, 0])
-            raise RecipeError(
-                f"the covariance at position {first} of {p} is not positive definite: "
-                "raise epsilon, or look for features that are not finite"
-            )
-        packed[block] = pack_lower(torch.linalg.solve_triangular(factor, identity, upper=False)).float()
-    return packed
+    factor, failed = torch.linalg.cholesky_ex(covariance.double())
+    bad = (failed != 0) | ~factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)
+    if bad.any():
+        raise RecipeError(
+            f"the covariance at {int(bad.sum())} of {len(bad)} positions looked at is not positive definite: "
+            "raise scorer.epsilon, or look for features that are not finite"
+        )
+    identity = torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device)
+    whitening: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return whitening
 
 
 def mahalanobis(y: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
@@ -99,9 +104,9 @@ def mahalanobis(y: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
 
 
 class DenseGaussian(nn.Module):
-    """Mean and whitening of `selected` channels at each position of `grid`, zero until fitted or loaded.
+    """Mean and whitening of the selected channels at each position, zero until fitted or loaded.
 
-    `channels` are those of the three levels, `grid` (height, width) is the first level's. Buffers: `indices`
+    `channels` and `grids` are those of the three levels; the map has the first one's grid. Buffers: `indices`
     (d,) int64, ascending, into the levels' concatenated channels; `mean` (p, d) float32; `whitening`
     (p, d(d+1)/2) float32, packed. Nothing is derived from them and kept, so copying and loading are safe.
     """
@@ -110,13 +115,19 @@ class DenseGaussian(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, channels: tuple[int, int, int], grid: tuple[int, int], selected: int) -> None:
+    def __init__(
+        self,
+        config: DenseGaussianConfig,
+        channels: tuple[int, int, int],
+        grids: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    ) -> None:
         super().__init__()
-        if not 1 <= selected <= sum(channels):
-            raise ValueError(f"{selected} channels cannot be selected out of {sum(channels)}")
+        if config.channels > sum(channels):
+            raise ValueError(f"{config.channels} channels cannot be selected out of {sum(channels)}")
+        self.config = config
         self.channels = tuple(channels)
-        self.grid = (grid[0], grid[1])
-        p, d = grid[0] * grid[1], selected
+        self.grid = (grids[0][0], grids[0][1])
+        p, d = self.grid[0] * self.grid[1], config.channels
         self.register_buffer("indices", torch.arange(d))
         self.register_buffer("mean", torch.zeros(p, d))
         self.register_buffer("whitening", torch.zeros(p, d * (d + 1) // 2))
@@ -138,3 +149,12 @@ class DenseGaussian(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
         return mahalanobis(self.embed(levels), self.mean, self.whitening).view(-1, *self.grid)
+
+    def check(self) -> None:
+        """Raise ArtifactError where the selected channels do not exist, or the whitening was never fitted."""
+        indices, total = self.indices, sum(self.channels)
+        if indices[0] < 0 or indices[-1] >= total or (indices[1:] <= indices[:-1]).any():
+            raise ArtifactError(f"tensor scorer.indices must hold ascending channel numbers from 0 to {total - 1}.")
+        row = torch.arange(len(indices))
+        if (self.whitening[:, row * (row + 3) // 2] <= 0).any():
+            raise ArtifactError("tensor scorer.whitening has a diagonal that is not positive: it was never fitted.")

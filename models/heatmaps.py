@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.preprocess import PreprocessConfig, covered_box, locate
+from models.verdict import REFINEMENT, failing_cells, reach
 
 Style = Literal["heat", "overlay", "mask"]
 
@@ -29,15 +30,20 @@ def render(
     *,
     size: tuple[int, int],
     image: NDArray[np.uint8] | None = None,
+    pixel_threshold: float | None = None,
 ) -> NDArray[np.uint8]:
     """Draw a map (h', w') in the frame of its picture of `size` (height, width).
 
     heat: (h, w, 3) RGB, dark blue at 0, green at the threshold, red from twice the threshold. overlay: the same
-    blended over `image` (h, w, 3) RGB, the more the higher the score, with outlines of what lies above the
-    threshold. mask: (h, w), 255 above the threshold, else 0. Raises ValueError without the image it needs.
+    blended over `image` (h, w, 3) RGB, the more the higher the score, with outlines of the failing regions. mask:
+    (h, w), 255 in the failing regions, else 0. Regions are those of `models.verdict.regions`, which says what
+    `pixel_threshold` is. Raises ValueError without the image it needs.
     """
     if style == "mask":
-        return _above(score_map, threshold, preprocess, size).astype(np.uint8) * 255
+        return (
+            _failing(score_map, threshold, preprocess, size=size, pixel_threshold=pixel_threshold).astype(np.uint8)
+            * 255
+        )
     levels = _levels(locate(score_map, preprocess, size), threshold)
     if style == "heat":
         return _colours()[levels]
@@ -45,7 +51,7 @@ def render(
         shape = None if image is None else image.shape
         raise ValueError(f"an overlay needs the picture, (h, w, 3) of size {size}, not {shape}")
     blended = _blend(image, levels)
-    _outline(blended, _above(score_map, threshold, preprocess, size))
+    _outline(blended, _failing(score_map, threshold, preprocess, size=size, pixel_threshold=pixel_threshold))
     return blended
 
 
@@ -71,25 +77,49 @@ def _colours() -> NDArray[np.uint8]:
     return np.ascontiguousarray(bgr[:, 0, ::-1], np.uint8)
 
 
-def _above(
-    score_map: NDArray[np.float32], threshold: float, preprocess: PreprocessConfig, size: tuple[int, int]
+def _failing(
+    score_map: NDArray[np.float32],
+    threshold: float,
+    preprocess: PreprocessConfig,
+    *,
+    size: tuple[int, int],
+    pixel_threshold: float | None,
 ) -> NDArray[np.bool_]:
-    """(h, w): which of the inspected pixels lie above the threshold; some, if and only if a sample of the map does.
+    """(h, w): which of the inspected pixels lie in a failing region; some, if and only if there is one.
 
     A peak that is narrower than a pixel would fall between two of them: its own pixel is marked.
     """
+    limit = np.float64(reach(threshold, pixel_threshold))  # not a float, which numpy would round to the map's float32
+    cells = failing_cells(score_map, threshold, pixel_threshold=pixel_threshold)
     # Interpolation may round up; nothing between the samples is above the highest of them.
     located = np.minimum(locate(score_map, preprocess, size), score_map.max())
-    limit = np.float64(threshold)  # not a float, which numpy would round to the map's float32
-    above: NDArray[np.bool_] = located > limit
     x0, y0, x1, y1 = covered_box(preprocess, size)
-    rows, columns = np.nonzero(score_map > limit)
+    failing: NDArray[np.bool_] = located > limit
+    failing &= _at_pixels(cells, (x0, y0, x1, y1), size)
+    middle = slice(REFINEMENT // 2, None, REFINEMENT)
+    rows, columns = np.nonzero(cells[middle, middle])
     y = y0 + (rows + 0.5) / score_map.shape[0] * (y1 - y0)
     x = x0 + (columns + 0.5) / score_map.shape[1] * (x1 - x0)
-    above[: math.floor(y0)] = above[math.ceil(y1) :] = False
-    above[:, : math.floor(x0)] = above[:, math.ceil(x1) :] = False
-    above[y.astype(int), x.astype(int)] = True
-    return above
+    failing[: math.floor(y0)] = failing[math.ceil(y1) :] = False
+    failing[:, : math.floor(x0)] = failing[:, math.ceil(x1) :] = False
+    failing[y.astype(int), x.astype(int)] = True
+    return failing
+
+
+def _at_pixels(
+    cells: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """(h, w): whether a pixel lies in one of these cells, which cover `box`, or beside one.
+
+    Beside, since a cell stands for its centre alone, and a contour runs between centres; two regions are further
+    apart than that.
+    """
+    near = cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    x0, y0, x1, y1 = box
+    rows = (np.arange(size[0]) + 0.5 - y0) / (y1 - y0) * near.shape[0]
+    columns = (np.arange(size[1]) + 0.5 - x0) / (x1 - x0) * near.shape[1]
+    inside = np.ix_(np.clip(rows.astype(int), 0, near.shape[0] - 1), np.clip(columns.astype(int), 0, near.shape[1] - 1))
+    return near[inside]
 
 
 def _blend(image: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from models.detector import DetectorConfig
 
-FORMAT = 1
+FORMAT = 2
 CATEGORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 Kind = Literal["object", "texture"]
@@ -32,17 +32,24 @@ class WeightsRecord(_Record):
 
 
 class ThresholdRecord(_Record):
-    """A score above `value` fails. `false_reject_rate`: of good parts, about; None under `train_max`."""
+    """A score above `value` fails. `false_reject_rate`: of good parts, about; None under `train_max`.
+
+    Defect regions reach down to `pixel`; None: to `value`.
+    """
 
     rule: ThresholdRule
     value: FiniteFloat
     false_reject_rate: Rate | None
+    pixel: FiniteFloat | None = None
 
 
 class Choice(_Record):
-    """Whether a stage is part of the detector, why, and the figures behind it (None: not measurable)."""
+    """Whether a stage is part of the detector, why, and the figures behind it (None: not measurable).
 
-    stage: Literal["jigsaw", "fusion"]
+    Of "alignment" and "settings" the figures are what each that was tried is worth: the mean AUROC.
+    """
+
+    stage: Literal["alignment", "jigsaw", "fusion", "settings"]
     kept: bool
     reason: str
     figures: dict[str, FiniteFloat | None] = {}
@@ -58,7 +65,7 @@ class DatasetRecord(_Record):
 class Manifest(_Record):
     """Everything about a category's detector that is not a tensor."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     category: Annotated[str, Field(pattern=CATEGORY_PATTERN)]
     kind: Kind
     kind_reason: str
@@ -69,6 +76,8 @@ class Manifest(_Record):
     validation: dict[str, FiniteFloat | None]
     dataset: DatasetRecord
     textures: str
+    ignored: Sha256 | None = None
+    refitted_from: str | None = None
     recipe: dict[str, Any]
     packages: dict[str, str]
 

@@ -153,6 +153,31 @@ class Fusion(nn.Module):
         return self.direct1(x1) + self.mfcsam1(x1), x2, self.mfcsam3(x3)
 
 
+class ResidualFusion(nn.Module):
+    """Y1 = X1, Y2 = X2, Y3 = X3 + g·MFCSAM(X3), a gain g per channel that starts at -1.
+
+    Ours, not the source's. There MFCSAM replaces the third level by averages over positions, and detail is lost with
+    it; here it is what the third level has beyond what the rest of the picture lets expect. The first level stays as it
+    is, which spares the attention over its many positions. docs/log.md has what other forms were worth.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    ) -> None:
+        super().__init__()
+        self.mfcsam3 = MFCSAM(channels[2], sizes[2])
+        self.gain3 = nn.Parameter(torch.full((channels[2], 1, 1), -1.0))
+
+    def forward(self, x1: Tensor, x2: Tensor, x3: Tensor) -> Levels:
+        """Levels (b, c_i, h_i, w_i) -> levels of the same shapes."""
+        return x1, x2, x3 + self.gain3 * self.mfcsam3(x3)
+
+
+AnyFusion = Fusion | ResidualFusion
+
+
 def concatenate(levels: Sequence[Tensor]) -> Tensor:
     """Join levels on the first one's grid: [(b, c_i, h_i, w_i)] -> (b, d, h_1, w_1), d = Σ c_i.
 

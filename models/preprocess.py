@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
+from models.alignment import OVERSAMPLING, AlignmentConfig
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_LARGEST_SIDE = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
 _ROUNDING = 1e-4  # shares of area that differ by less are equal
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
@@ -27,13 +30,16 @@ class PreprocessConfig(BaseModel):
     """Sizes and normalisation, kept in the artifact.
 
     `image_size` is the edge of the square that the network sees, in pixels and a multiple of 32. With
-    `resize`, the picture is squashed to `resize`² and the centre `image_size`² of that is used.
+    `resize`, the picture is squashed to `resize`² and the centre `image_size`² of that is used. With `tiles`, the
+    network sees `tiles`² such squares, side by side, one at a time (see `models.tiling`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: Edge = 224
     resize: Edge | None = None
+    tiles: Annotated[int, Field(ge=1, le=8)] = 1
+    align: AlignmentConfig | None = None
     mean: PerChannel = IMAGENET_MEAN
     std: PerChannel = IMAGENET_STD
 
@@ -43,13 +49,34 @@ class PreprocessConfig(BaseModel):
             raise ValueError(f"image_size must be a multiple of 32, not {self.image_size}")
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size})")
+        if self.resize is not None and self.align is not None:
+            raise ValueError(f"resize ({self.resize}) cuts out the centre, which align finds by itself; choose one")
+        if self.resize is not None and self.tiles > 1:
+            raise ValueError(
+                f"resize ({self.resize}) cuts out the centre, which tiles ({self.tiles}) do not; choose one"
+            )
+        if self.side > _LARGEST_SIDE:
+            raise ValueError(f"tiles times image_size must be at most {_LARGEST_SIDE}, not {self.side}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
         return self
 
+    @property
+    def side(self) -> int:
+        """Edge of what is cut into tiles, in pixels: `tiles` times `image_size`."""
+        return self.tiles * self.image_size
+
+    @property
+    def taken(self) -> int:
+        """Edge of what `Preprocess.resize` gives, in pixels: `side`, and more where the part is yet to be aligned."""
+        return self.side * (1 if self.align is None else OVERSAMPLING)
+
 
 class Preprocess(nn.Module):
-    """`resize` makes uint8 tiles on the CPU, one picture at a time; `forward` normalises a batch of them."""
+    """`resize` makes squares of uint8 on the CPU, one picture at a time; `forward` normalises a batch of them.
+
+    Their edge s is the configuration's `taken`; after the alignment, if there is one, it is `side`.
+    """
 
     mean: Tensor
     std: Tensor
@@ -80,15 +107,15 @@ class Preprocess(nn.Module):
         return (share > 0) & (share >= share.max() * (1 - _ROUNDING))
 
     def _squash(self, pixels: Tensor) -> Tensor:
-        edge = self.config.resize or self.config.image_size
+        side = self.config.taken
+        edge = self.config.resize or side
         if pixels.shape[-2:] != (edge, edge):
             pixels = F.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
-        margin = (edge - self.config.image_size) // 2
-        size = self.config.image_size
-        return pixels[..., margin : margin + size, margin : margin + size].contiguous()
+        margin = (edge - side) // 2
+        return pixels[..., margin : margin + side, margin : margin + side].contiguous()
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(b, 3, s, s) uint8 -> the same shape in float32, normalised per channel, channels last in memory.
+        """(b, 3, s, s) in 0..255 -> the same shape in float32, normalised per channel, channels last in memory.
 
         The layout is for speed alone: on CPUs the convolutions of a backbone take half the time.
         """
@@ -99,9 +126,9 @@ class Preprocess(nn.Module):
 def covered_box(config: PreprocessConfig, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """(x0, y0, x1, y1), in pixels of a picture of `size` (height, width): the part the network sees."""
     height, width = size
-    edge = config.resize or config.image_size
-    margin = (edge - config.image_size) // 2
-    low, high = margin / edge, (margin + config.image_size) / edge
+    edge = config.resize or config.taken
+    margin = (edge - config.taken) // 2
+    low, high = margin / edge, (margin + config.taken) / edge
     return low * width, low * height, high * width, high * height
 
 

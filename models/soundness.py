@@ -7,7 +7,6 @@ against the manifest. Raises ArtifactError.
 import torch
 from torch import Tensor
 
-from models.backbone import channels
 from models.calibration import Calibration
 from models.detector import DetectorConfig
 from models.errors import ArtifactError
@@ -22,17 +21,6 @@ def check_finite(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ArtifactError(f"tensor {name} holds values that are not finite.")
-
-
-def check_scorer(tensors: dict[str, Tensor], config: DetectorConfig) -> None:
-    """The selected channels exist, and the whitening was fitted."""
-    indices = tensors["scorer.indices"]
-    total = sum(channels(config.arch))
-    if indices[0] < 0 or indices[-1] >= total or (indices[1:] <= indices[:-1]).any():
-        raise ArtifactError(f"tensor scorer.indices must hold ascending channel numbers from 0 to {total - 1}.")
-    row = torch.arange(len(indices))
-    if (tensors["scorer.whitening"][:, row * (row + 3) // 2] <= 0).any():
-        raise ArtifactError("tensor scorer.whitening has a diagonal that is not positive: it was never fitted.")
 
 
 def check_constants(tensors: dict[str, Tensor], config: DetectorConfig) -> None:

@@ -2,7 +2,8 @@
 
 A fail has at least one region and a pass has none, by construction: the score is the map's maximum, and
 regions are found on a refinement of the map's own grid that keeps every sample of the map exactly. (Found
-among the picture's pixels instead, a peak between two pixel centres could get lost.)
+among the picture's pixels instead, a peak between two pixel centres could get lost.) What is above the threshold
+decides; how far a region reaches from there may follow a lower value, so that it shows the whole defect.
 """
 
 import math
@@ -18,15 +19,15 @@ from models.errors import ScoreError
 from models.preprocess import PreprocessConfig, covered_box, locate
 
 # Odd, so that each sample of the map is the centre of one of the finer cells. Boxes come out this much finer.
-_REFINEMENT = 5
+REFINEMENT = 5
 _WHOLE = PreprocessConfig()  # no crop: `locate` spreads the map over the whole of the finer grid
 
 
 @dataclass(frozen=True)
 class Region:
-    """A connected part of the map above the threshold, in pixels of the picture as it is looked at.
+    """A connected part of the map around a sample above the threshold, in pixels of the picture as it is looked at.
 
-    `box` is (x, y, width, height), `area` the number of pixels above the threshold, `peak` the highest score.
+    `box` is (x, y, width, height), `area` its number of pixels, `peak` its highest score.
     """
 
     box: tuple[int, int, int, int]
@@ -44,6 +45,22 @@ class Judgement:
     p_value: float
     regions: tuple[Region, ...]
 
+    @property
+    def margin(self) -> float:
+        """How far the score is from failing; see `margin`."""
+        return margin(self.score, self.threshold)
+
+
+def margin(score: float, threshold: float) -> float:
+    """(threshold - score) / threshold: the share of the threshold that is left (positive), or exceeded (negative).
+
+    1 for a part exactly like the good ones, 0 at the threshold, -1 at twice the threshold. Where the threshold is
+    no positive number to be measured by, which distances do not give, it is the difference itself.
+    """
+    room = threshold - score
+    share = room / threshold if threshold > 0 else room
+    return share if math.isfinite(share) else room
+
 
 def judge(
     score: float,
@@ -53,10 +70,12 @@ def judge(
     calibration: Calibration,
     preprocess: PreprocessConfig,
     size: tuple[int, int],
+    pixel_threshold: float | None = None,
 ) -> Judgement:
     """Fail a picture of `size` (height, width) if and only if its score exceeds the threshold.
 
-    Raises ScoreError where that cannot be told: values that are not finite, or a map that contradicts the score.
+    Regions reach down to `pixel_threshold`, see `regions`; the verdict does not depend on it. Raises ScoreError
+    where it cannot be told: values that are not finite, or a map that contradicts the score.
     """
     if not math.isfinite(score):
         raise ScoreError(f"The score is {score}: there is no verdict. Train the category again.")
@@ -75,41 +94,69 @@ def judge(
         score=score,
         threshold=threshold,
         p_value=calibration.p_value(score),
-        regions=regions(score_map, threshold, preprocess, size=size) if failed else (),
+        regions=regions(score_map, threshold, preprocess, size=size, pixel_threshold=pixel_threshold) if failed else (),
     )
 
 
 def regions(
-    score_map: NDArray[np.float32], threshold: float, preprocess: PreprocessConfig, *, size: tuple[int, int]
+    score_map: NDArray[np.float32],
+    threshold: float,
+    preprocess: PreprocessConfig,
+    *,
+    size: tuple[int, int],
+    pixel_threshold: float | None = None,
 ) -> tuple[Region, ...]:
-    """Connected regions of a map (h', w') above the threshold, highest peak first; () if there are none."""
-    # In float64: numpy would round the threshold to the map's float32, and a score just above it would be lost.
-    samples = score_map.astype(np.float64)
-    if not samples.max() > threshold:
-        return ()
-    fine = _refine(score_map) > threshold
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(fine.astype(np.uint8), connectivity=8)
-    # A region contains a sample: between samples the map is linear along each axis, so some way leads up to one.
-    peaks = np.full(count, -np.inf)
-    np.maximum.at(peaks, labels[_centres()].astype(np.intp), samples)
+    """The failing regions of a map (h', w'), highest peak first; () if there are none.
+
+    A region is a connected part of the map above `pixel_threshold` that holds a sample above `threshold` (hysteresis
+    thresholding). Without a `pixel_threshold`, or with one above `threshold`, it is `threshold` itself.
+    """
+    labels, stats, peaks = _components(score_map, threshold, pixel_threshold)
+    box = covered_box(preprocess, size)
     found = [
-        _in_picture(stats[label], float(peaks[label]), fine.shape, box=covered_box(preprocess, size), size=size)
-        for label in range(1, count)
-        if peaks[label] > threshold
+        _in_picture(stats[label], float(peaks[label]), labels.shape, box=box, size=size)
+        for label in np.flatnonzero(peaks > threshold)
     ]
     return tuple(sorted(found, key=lambda region: (-region.peak, region.box)))
 
 
+def failing_cells(
+    score_map: NDArray[np.float32], threshold: float, *, pixel_threshold: float | None = None
+) -> NDArray[np.bool_]:
+    """Where the regions of a map (h', w') lie on its finer grid (`REFINEMENT` h', `REFINEMENT` w'), to draw them."""
+    labels, _, peaks = _components(score_map, threshold, pixel_threshold)
+    failing: NDArray[np.bool_] = (peaks > threshold)[labels]
+    return failing
+
+
+def reach(threshold: float, pixel_threshold: float | None) -> float:
+    """The value that regions reach down to: never above the threshold, or a peak could be outside of its region."""
+    return threshold if pixel_threshold is None else min(threshold, pixel_threshold)
+
+
+def _components(
+    score_map: NDArray[np.float32], threshold: float, pixel_threshold: float | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Connected parts of the finer grid: its labels, cv2's statistics and the highest sample of each label."""
+    fine = _refine(score_map) > reach(threshold, pixel_threshold)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(fine.astype(np.uint8), connectivity=8)
+    peaks = np.full(count, -np.inf)
+    # In float64: numpy would round the threshold to the map's float32, and a score just above it would be lost.
+    np.maximum.at(peaks, labels[_centres()].astype(np.intp), score_map.astype(np.float64))
+    peaks[0] = -np.inf  # what is outside of all of them
+    return np.asarray(labels, np.int32), np.asarray(stats, np.int32), peaks
+
+
 def _refine(score_map: NDArray[np.float32]) -> NDArray[np.float64]:
     height, width = score_map.shape
-    fine = locate(score_map, _WHOLE, (height * _REFINEMENT, width * _REFINEMENT)).astype(np.float64)
+    fine = locate(score_map, _WHOLE, (height * REFINEMENT, width * REFINEMENT)).astype(np.float64)
     fine[_centres()] = score_map  # exactly, whatever interpolation has rounded
     return fine
 
 
 def _centres() -> tuple[slice, slice]:
     """Where the finer grid holds the samples of the map."""
-    every = slice(_REFINEMENT // 2, None, _REFINEMENT)
+    every = slice(REFINEMENT // 2, None, REFINEMENT)
     return every, every
 
 

@@ -14,12 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.artifact import Artifact, load, save
-from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
-from models.gaussian import covariance_factor
+from models.detector import Detector, DetectorConfig, build_detector
 from models.manifest import DatasetRecord, Manifest, ThresholdRecord, WeightsRecord
+from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
+from training.features import extract
+from training.fit import Fitter
+from training.progress import Progress
+from training.recipe import DenseGaussianSection, GaussianSection, ScorerSection
 
 GOOD_IMAGES = 24
+COMPACT = GaussianSection(rank=(4,), shrinkage=(0.1,), pooling=(3,), dimensions=32 / 448)
+DENSE = DenseGaussianSection(channels=16)
+SMALL = PreprocessConfig(image_size=64)
 
 
 def good_picture(seed: int, *, size: tuple[int, int] = (96, 128)) -> NDArray[np.uint8]:
@@ -45,26 +52,29 @@ def png(picture: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def make_artifact(folder: Path, *, category: str = "plate", seed: int = 0) -> Path:
+def make_artifact(
+    folder: Path,
+    *,
+    category: str = "plate",
+    seed: int = 0,
+    section: ScorerSection = COMPACT,
+    preprocess: PreprocessConfig = SMALL,
+) -> Path:
     """Fit and save an artifact under `folder`."""
     torch.manual_seed(seed)
+    fitter = Fitter(section, "resnet18", preprocess.side, seed, torch.device("cpu"), Progress.silent())
     config = DetectorConfig(
-        arch="resnet18",
-        preprocess=PreprocessConfig(image_size=64),
-        fusion="none",
-        scorer=DenseGaussianConfig(channels=16),
-        smoothing=2.0,
+        arch="resnet18", preprocess=preprocess, fusion="none", scorer=fitter.first(GOOD_IMAGES), smoothing=2.0
     )
-    detector = build_detector(config).eval()
-    tiles = torch.stack([detector.preprocess.resize(good_picture(1000 + n)) for n in range(GOOD_IMAGES)])
-    scores = _fit(detector, tiles)
+    detector = build_detector(config).eval().requires_grad_(False)
+    scores = _fit(detector, fitter, folder)
     manifest = Manifest(
         category=category,
         kind="texture",
         kind_reason="the pictures have no background",
         detector=config,
         weights=WeightsRecord(source="none", sha256="0" * 64),
-        threshold=ThresholdRecord(rule="train_max", value=8 * float(scores.max()), false_reject_rate=None),
+        threshold=ThresholdRecord(rule="train_max", value=12 * float(scores.max()), false_reject_rate=None),
         choices=(),
         validation={},
         dataset=DatasetRecord(images=GOOD_IMAGES, fingerprint="1" * 64),
@@ -76,15 +86,16 @@ def make_artifact(folder: Path, *, category: str = "plate", seed: int = 0) -> Pa
 
 
 @torch.inference_mode()
-def _fit(detector: Detector, tiles: torch.Tensor) -> torch.Tensor:
-    scorer = detector.scorer
-    scorer.indices.copy_(torch.arange(0, 448, 28))
-    features = scorer.embed(detector.levels(tiles))  # (n, p, d)
-    scorer.mean.copy_(features.mean(0))
-    centred = (features - scorer.mean).transpose(0, 1)  # (p, n, d)
-    covariance = centred.transpose(1, 2) @ centred / (len(tiles) - 1)
-    scorer.whitening.copy_(covariance_factor(covariance + 0.01 * torch.eye(16)))
-    return detector(tiles).score.clone()
+def _fit(detector: Detector, fitter: Fitter, folder: Path) -> torch.Tensor:
+    """Fit the detector, and score the pictures that it was fitted to by folds."""
+    round_to_stored(detector)
+    tiles = torch.stack([detector.preprocess.resize(good_picture(1000 + n)) for n in range(GOOD_IMAGES)])
+    features, poses = extract(
+        detector, [tiles], count=GOOD_IMAGES, folder=folder, device=fitter.device, progress=fitter.progress
+    )
+    distances = fitter.fit(detector.scorer, features, folds=np.arange(GOOD_IMAGES) % 4)
+    assert distances.out_of_sample is not None
+    return detector.finish(distances.out_of_sample, poses).flatten(1).amax(1)
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +108,18 @@ def artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact(artifact_path: Path) -> Artifact:
     """The same, loaded."""
     return load(artifact_path)
+
+
+@pytest.fixture(scope="session")
+def dense_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with a dense Gaussian; not to be changed."""
+    return make_artifact(tmp_path_factory.mktemp("dense"), section=DENSE)
+
+
+@pytest.fixture(scope="session")
+def dense_artifact(dense_path: Path) -> Artifact:
+    """The same, loaded."""
+    return load(dense_path)
 
 
 @pytest.fixture(scope="session")

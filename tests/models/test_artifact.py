@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from models import artifact as module
+from models.alignment import AlignmentConfig
 from models.artifact import Artifact, load, read_manifest, save
-from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
+from models.coupled import CoupledConfig
+from models.detector import Detector, DetectorConfig, ScorerConfig, build_detector
 from models.errors import ArtifactError
-from models.gaussian import covariance_factor
+from models.gaussian import DenseGaussianConfig, covariance_factor, pack_lower
 from models.images import decode
+from models.memory_bank import MemoryBankConfig
+from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
 
 Pictures = Callable[[int], bytes]
@@ -58,11 +63,40 @@ def test_a_detector_with_fusion_comes_back_too(artifact: Artifact, batch: Tensor
     )
     detector = build_detector(config).eval()
     detector.scorer.indices.copy_(torch.tensor([0, 23, 24, 60, 151]))
-    detector.scorer.whitening.copy_(covariance_factor(0.1 * torch.eye(5).expand(256, 5, 5)))
+    detector.scorer.whitening.copy_(pack_lower(covariance_factor(0.1 * torch.eye(5).expand(256, 5, 5))))
+    round_to_stored(detector)
     manifest = artifact.manifest.model_copy(update={"detector": config, "category": "ring"})
     copy = load(save(detector, manifest, artifact.calibration.scores, folder=tmp_path))
     with torch.inference_mode():
-        assert torch.equal(copy.detector(batch).map, detector(batch).map)
+        torch.testing.assert_close(copy.detector(batch).map, detector(batch).map, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [DenseGaussianConfig(channels=5), MemoryBankConfig(vectors=30), CoupledConfig(dimensions=6, vectors=20)],
+    ids=lambda scorer: scorer.name,
+)
+def test_whatever_the_scorer_and_the_frame_it_comes_back(
+    artifact: Artifact, tmp_path: Path, scorer: ScorerConfig
+) -> None:
+    torch.manual_seed(1)
+    align = AlignmentConfig(name="rotate", along=1.5)
+    preprocess = PreprocessConfig(image_size=32, tiles=2, align=align)
+    config = artifact.manifest.detector.model_copy(update={"preprocess": preprocess, "scorer": scorer})
+    detector = build_detector(config).eval()
+    round_to_stored(detector)
+    for buffer in detector.scorer.buffers():
+        buffer.copy_(torch.rand(buffer.shape) if buffer.is_floating_point() else buffer)
+    assert detector.smoothing.keep is not None
+    detector.smoothing.keep[3:9, :5] = False
+    manifest = artifact.manifest.model_copy(update={"detector": config, "ignored": "3" * 64, "refitted_from": "0" * 12})
+    copy = load(save(detector, manifest, artifact.calibration.scores, folder=tmp_path))
+    assert copy.manifest == manifest
+    picture = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(copy.detector(picture).map, detector(picture).map, rtol=1e-4, atol=1e-5)
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(copy.detector.state_dict()[name], tensor), name
 
 
 def test_the_same_inputs_give_the_same_bytes(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -113,6 +147,22 @@ def test_it_judges_at_its_own_threshold_or_at_another(artifact: Artifact, batch:
     box = max(verdicts[2].regions, key=lambda region: region.peak).box
     assert box[0] + box[2] > 80  # the defect lies in the lower right quarter
     assert box[1] + box[3] > 60
+
+
+def test_its_regions_reach_down_to_its_pixel_threshold(artifact: Artifact, batch: Tensor) -> None:
+    with torch.inference_mode():
+        scores, maps = artifact.detector(batch)
+    score, score_map, size = float(scores[2]), maps[2].numpy(), (96, 128)
+    value = artifact.manifest.threshold.value
+    record = artifact.manifest.threshold.model_copy(update={"pixel": value / 4})
+    reaching = replace(artifact, manifest=artifact.manifest.model_copy(update={"threshold": record}))
+    plain, wide = (each.judge(score, score_map, size=size) for each in (artifact, reaching))
+    assert (wide.verdict, wide.score, wide.threshold) == (plain.verdict, plain.score, plain.threshold)
+    assert sum(region.area for region in wide.regions) > 1.2 * sum(region.area for region in plain.regions)
+    # A lower threshold than the pixel's is the one that counts.
+    low = value / 8
+    both = [each.judge(score, score_map, size=size, threshold=low).regions for each in (artifact, reaching)]
+    assert both[0] == both[1]
 
 
 def test_the_manifest_can_be_read_alone(artifact: Artifact) -> None:
@@ -187,7 +237,7 @@ def test_scores_of_any_kind_of_float_are_stored_as_single(artifact: Artifact, tm
 def test_an_unfitted_detector_is_not_usable(artifact: Artifact, tmp_path: Path) -> None:
     unfitted: Detector = build_detector(artifact.manifest.detector).eval()
     path = save(unfitted, artifact.manifest, artifact.calibration.scores, folder=tmp_path)
-    with pytest.raises(ArtifactError, match=r"scorer\.whitening has a diagonal that is not positive"):
+    with pytest.raises(ArtifactError, match=r"scorer\.whitening holds nothing but zeros: it was never fitted"):
         load(path)
 
 
@@ -205,7 +255,7 @@ def test_a_full_device_is_named_with_the_file_and_the_need(artifact: Artifact, m
     with pytest.raises(ArtifactError, match=r"does not fit on cpu: it needs about 11 MB there\.") as caught:
         load(artifact.path)
     assert str(caught.value).startswith(f"{artifact.path} is not used: ")
-    assert "smaller `gaussian.channels`" in str(caught.value)
+    assert "smaller scorer (--recipe small)" in str(caught.value)
 
 
 @pytest.mark.gpu

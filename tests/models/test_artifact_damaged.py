@@ -116,7 +116,7 @@ def test_a_tensor_that_claims_gigabytes_is_refused_unread(
 ) -> None:
     header = {
         "__metadata__": {"jigsight": json.dumps(document)},
-        "scorer.mean": {"dtype": "F32", "shape": [2**30, 4], "data_offsets": [0, 2**34]},
+        "scorer.mean1": {"dtype": "F32", "shape": [2**30, 4], "data_offsets": [0, 2**34]},
     }
     text = json.dumps(header).encode()
     path = forge(content=len(text).to_bytes(8, "little") + text)

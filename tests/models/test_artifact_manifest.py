@@ -44,9 +44,9 @@ def changed(document: dict[str, Any], path: str, value: object) -> str:
         ("null", "format version is None"),
         ("[]", "format version is None"),
         ("{}", "format version is None"),
-        ('{"format":2}', "format version is 2"),
-        ('{"format":"1"}', "format version is '1'"),
-        ('{"format":1}', "manifest is wrong at category"),
+        ('{"format":1}', "format version is 1"),
+        ('{"format":"2"}', "format version is '2'"),
+        ('{"format":2}', "manifest is wrong at category"),
     ],
 )
 def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, text: str, fault: str) -> None:
@@ -59,7 +59,7 @@ def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, t
 @pytest.mark.parametrize(
     ("place", "value", "fault"),
     [
-        ("format", 2, "format version is 2; this JigSight reads 1"),
+        ("format", 1, "format version is 1; this JigSight reads 2. Train it again"),
         ("category", "../../etc", "manifest is wrong at category"),
         ("category", "a/b", "manifest is wrong at category"),
         ("category", "plate\n", "manifest is wrong at category"),
@@ -67,9 +67,24 @@ def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, t
         ("detector.preprocess.image_size", 96, "its manifest asks for"),
         ("detector.preprocess.std", [1, 1, 1], "preprocess.std contradicts the manifest"),
         ("detector.preprocess.mean", [0.485, 0.456, 0.5], "preprocess.mean contradicts the manifest"),
-        ("detector.scorer.channels", 10**9, "manifest is wrong at detector.scorer.channels"),
-        ("detector.scorer.channels", 449, "449 channels cannot be selected out of 448"),
-        ("detector.scorer.channels", 17, "its manifest asks for I64 (17,)"),
+        ("detector.preprocess.tiles", 2, "its manifest asks for"),
+        ("detector.preprocess.tiles", 9, "manifest is wrong at detector.preprocess.tiles"),
+        (
+            "detector.preprocess.align",
+            {"name": "rotate"},
+            "smoothing.kernel is F32 (5,); its manifest asks for F32 (9,)",
+        ),
+        ("detector.preprocess.align", {"name": "shift", "along": 5}, "manifest is wrong at detector.preprocess.align"),
+        ("detector.scorer.name", "dense_gaussian", "manifest is wrong at detector.scorer.dense_gaussian.channels"),
+        ("detector.scorer.name", "magic", "manifest is wrong at detector.scorer"),
+        ("detector.scorer.dimensions", 10**9, "manifest is wrong at detector.scorer.gaussian.dimensions"),
+        ("detector.scorer.dimensions", 449, "448 channels do not make 449 dimensions"),
+        ("detector.scorer.rank", 33, "there is no rank 33 in 32 dimensions"),
+        ("detector.scorer.rank", 5, "its manifest asks for F16 (256, 32, 5)"),
+        ("detector.scorer", {"name": "dense_gaussian", "channels": 449}, "449 channels cannot be selected out of 448"),
+        ("detector.scorer", {"name": "dense_gaussian", "channels": 4}, "missing or left over: scorer.directions"),
+        ("detector.scorer", {"name": "memory_bank", "vectors": 9}, "missing or left over: scorer.directions"),
+        ("detector.scorer", {"name": "coupled", "dimensions": 9, "vectors": 999}, "at most one vector a position"),
         ("detector.smoothing", 30, "smoothing of 30.0 px is too wide"),
         ("detector.smoothing", 3, "smoothing.kernel"),
         ("detector.fusion", "mfcsam", "missing or left over: fusion.direct1.bias"),
@@ -111,13 +126,26 @@ def test_an_ordinary_safetensors_file_is_refused(forge: Forge, refused: Refused,
 
 
 @pytest.mark.parametrize("fusion", ["none", "mfcsam"])
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        {"name": "gaussian", "dimensions": 1792, "rank": 1792, "shrinkage": 0.1, "pooling": 7},
+        {"name": "dense_gaussian", "channels": 1792},
+    ],
+    ids=lambda scorer: scorer["name"],
+)
 def test_a_manifest_of_a_terabyte_takes_no_memory(
-    forge: Forge, refused: Refused, little_memory: Limit, document: dict[str, Any], fusion: str
+    forge: Forge,
+    refused: Refused,
+    little_memory: Limit,
+    document: dict[str, Any],
+    fusion: str,
+    scorer: dict[str, object],
 ) -> None:
     document = copy.deepcopy(document)
     document["detector"] |= {"arch": "wide_resnet50_2", "fusion": fusion}
     document["detector"]["preprocess"]["image_size"] = 2048
-    document["detector"]["scorer"]["channels"] = 1792
+    document["detector"]["scorer"] = scorer
     path = forge(new_tensors={"calibration.scores": torch.ones(24)}, manifest=json.dumps(document))
     with little_memory():
         assert "tensors are missing or left over" in refused(path)

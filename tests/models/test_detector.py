@@ -1,6 +1,7 @@
 """The detector as a whole: shapes, the score, batches, and that its configuration fixes its state."""
 
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
@@ -9,21 +10,27 @@ from torch import Tensor
 
 from models.artifact import Artifact
 from models.backbone import Architecture
-from models.detector import DenseGaussianConfig, Detector, DetectorConfig, FusionName, build_detector
-from models.gaussian import covariance_factor, select_channels
+from models.detector import Detector, DetectorConfig, FusionName, build_detector
+from models.gaussian import DenseGaussianConfig, covariance_factor, pack_lower, select_channels
 from models.mfcsam import concatenate
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 
+DENSE = DenseGaussianConfig(channels=9)
+
 
 def config(
-    *, arch: Architecture = "resnet18", fusion: FusionName = "none", smoothing: float = 4, **preprocess: int
+    *,
+    arch: Architecture = "resnet18",
+    fusion: FusionName = "none",
+    smoothing: float = 4,
+    **preprocess: int,
 ) -> DetectorConfig:
     return DetectorConfig(
         arch=arch,
         preprocess=PreprocessConfig(**{"image_size": 64, **preprocess}),
         fusion=fusion,
-        scorer=DenseGaussianConfig(channels=9),
+        scorer=DENSE,
         smoothing=smoothing,
     )
 
@@ -39,13 +46,13 @@ def fitted(fusion: FusionName, smoothing: float = 4) -> Detector:
     detector = build_detector(config(fusion=fusion, smoothing=smoothing)).eval().requires_grad_(False)
     scorer = detector.scorer
     scorer.indices.copy_(select_channels(448, 9, seed=1))
-    scorer.mean.copy_(scorer.embed(detector.levels(tiles(4))).mean(0))
+    scorer.mean.copy_(scorer.embed(detector.levels(tiles(4))[0]).mean(0))
     root = torch.randn(256, 9, 20)
-    scorer.whitening.copy_(covariance_factor(root @ root.mT + 0.01 * torch.eye(9)))
+    scorer.whitening.copy_(pack_lower(covariance_factor(root @ root.mT + 0.01 * torch.eye(9))))
     return detector
 
 
-every_fusion = pytest.mark.parametrize("fusion", ["none", "mfcsam"])
+every_fusion = pytest.mark.parametrize("fusion", get_args(FusionName))
 
 
 @every_fusion
@@ -77,7 +84,7 @@ def test_a_tile_is_judged_alike_alone_and_in_a_batch(fusion: FusionName) -> None
 def test_the_stages_come_in_their_order() -> None:
     detector, batch = fitted("mfcsam"), tiles(2)
     levels = detector.fusion(*detector.backbone(detector.preprocess(batch)))  # type: ignore[misc]
-    assert all(torch.equal(a, b) for a, b in zip(levels, detector.levels(batch), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(levels, detector.levels(batch)[0], strict=True))
     features = concatenate(levels)[:, detector.scorer.indices].flatten(2).transpose(1, 2)  # (b, p, d)
     scorer = detector.scorer
     whitening = torch.zeros(256, 9, 9)
@@ -89,7 +96,8 @@ def test_the_stages_come_in_their_order() -> None:
 
 
 def test_fusion_changes_the_levels_but_not_their_shapes() -> None:
-    plain, fused = fitted("none").levels(tiles(1)), fitted("mfcsam").levels(tiles(1))
+    (plain, pose), (fused, _) = fitted("none").levels(tiles(1)), fitted("mfcsam").levels(tiles(1))
+    assert pose is None
     assert fitted("none").fusion is None
     assert [level.shape for level in plain] == [level.shape for level in fused]
     assert not torch.equal(plain[0], fused[0])
@@ -107,7 +115,7 @@ def test_the_widest_smoothing_that_is_allowed_works() -> None:
     for image_size, widest in ((32, 7), (64, 15), (128, 31)):
         detector = build_detector(config(image_size=image_size, smoothing=widest)).eval()
         detector(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8))
-        with pytest.raises(ValidationError, match=rf"too wide for an image_size of {image_size}"):
+        with pytest.raises(ValidationError, match=rf"too wide for a picture of {image_size} px"):
             config(image_size=image_size, smoothing=widest + 0.5)
 
 

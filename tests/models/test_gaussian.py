@@ -8,9 +8,10 @@ import torch
 from scipy.spatial import distance
 from torch import Tensor
 
-from models.errors import RecipeError
+from models.errors import ArtifactError, RecipeError
 from models.gaussian import (
     DenseGaussian,
+    DenseGaussianConfig,
     covariance_factor,
     mahalanobis,
     pack_lower,
@@ -21,7 +22,7 @@ from models.mfcsam import concatenate
 
 CHANNELS = (5, 7, 11)
 GRID = (4, 6)
-SIZES = (GRID, (2, 3), (1, 2))
+GRIDS = (GRID, (2, 3), (1, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def _seeded() -> None:
 
 
 def levels(b: int) -> list[Tensor]:
-    return [torch.randn(b, c, *size) for c, size in zip(CHANNELS, SIZES, strict=True)]
+    return [torch.randn(b, c, *size) for c, size in zip(CHANNELS, GRIDS, strict=True)]
 
 
 def covariances(p: int, d: int) -> Tensor:
@@ -39,19 +40,28 @@ def covariances(p: int, d: int) -> Tensor:
     return root @ root.mT / (2 * d) + 0.01 * torch.eye(d)
 
 
+def packed_factor(covariance: Tensor) -> Tensor:
+    """As the scorer holds it."""
+    return pack_lower(covariance_factor(covariance)).float()
+
+
+def unfitted(selected: int = 9) -> DenseGaussian:
+    return DenseGaussian(DenseGaussianConfig(channels=selected), CHANNELS, GRIDS)
+
+
 def fitted(selected: int = 9) -> DenseGaussian:
-    scorer = DenseGaussian(CHANNELS, GRID, selected)
+    scorer = unfitted(selected)
     p = GRID[0] * GRID[1]
     scorer.indices.copy_(select_channels(sum(CHANNELS), selected, seed=5))
     scorer.mean.copy_(torch.randn(p, selected))
-    scorer.whitening.copy_(covariance_factor(covariances(p, selected)))
+    scorer.whitening.copy_(packed_factor(covariances(p, selected)))
     return scorer
 
 
 def test_distance_is_scipys() -> None:
     b, p, d = 3, 10, 6
     y, mean, covariance = torch.randn(b, p, d), torch.randn(p, d), covariances(p, d)
-    ours = mahalanobis(y, mean, covariance_factor(covariance))
+    ours = mahalanobis(y, mean, packed_factor(covariance))
     assert ours.shape == (b, p)
     for i in range(b):
         for j in range(p):
@@ -87,11 +97,11 @@ def test_packing_and_unpacking_are_inverse(d: int) -> None:
 
 
 def test_factor_whitens_its_covariance() -> None:
-    covariance = covariances(30, 200)  # more than one block
-    packed = covariance_factor(covariance)
-    assert packed.dtype == torch.float32
-    w = unpack_lower(packed, 200)
-    assert torch.allclose(w @ covariance @ w.mT, torch.eye(200).expand(30, -1, -1), atol=2e-3)
+    covariance = covariances(30, 200).double()
+    w = covariance_factor(covariance)
+    assert w.dtype == torch.float64
+    assert torch.equal(w, w.tril())
+    assert torch.allclose(w @ covariance @ w.mT, torch.eye(200).double().expand(30, -1, -1), atol=1e-9)
 
 
 def test_factor_survives_fewer_images_than_channels() -> None:
@@ -99,16 +109,16 @@ def test_factor_survives_fewer_images_than_channels() -> None:
     few = torch.randn(1, 5, d) * 30
     covariance = few.mT @ few / 4 + 0.01 * torch.eye(d)
     y = torch.randn(1, 1, d)
-    ours = mahalanobis(y, torch.zeros(1, d), covariance_factor(covariance))
+    ours = mahalanobis(y, torch.zeros(1, d), packed_factor(covariance))
     exact = (y[0] @ torch.linalg.inv(covariance[0].double()).float() @ y[0].T).sqrt()
     assert torch.allclose(ours, exact, rtol=1e-3)
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, float("nan"), float("inf")])
-def test_factor_names_the_position_that_is_not_positive_definite(value: float) -> None:
-    covariance = torch.eye(300).repeat(20, 1, 1)
-    covariance[13, 4, 4] = value
-    with pytest.raises(RecipeError, match="position 13 of 20"):
+def test_factor_counts_the_positions_that_are_not_positive_definite(value: float) -> None:
+    covariance = torch.eye(30).repeat(20, 1, 1)
+    covariance[[7, 13], 4, 4] = value
+    with pytest.raises(RecipeError, match=r"at 2 of 20 positions .* raise scorer\.epsilon"):
         covariance_factor(covariance)
 
 
@@ -170,7 +180,7 @@ def test_an_image_alone_is_scored_as_in_a_batch() -> None:
 def test_built_on_meta_it_takes_everything_from_a_state_dict() -> None:
     scorer, x = fitted(), levels(1)
     with torch.device("meta"):
-        empty = DenseGaussian(CHANNELS, GRID, 9)
+        empty = unfitted()
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in empty.state_dict().items()} == {
         "indices": ((9,), torch.int64),
         "mean": ((24, 9), torch.float32),
@@ -192,4 +202,18 @@ def test_copies_and_reloads_leave_nothing_stale() -> None:
 
 def test_more_channels_than_there_are_cannot_be_selected() -> None:
     with pytest.raises(ValueError, match="24 channels cannot be selected out of 23"):
-        DenseGaussian(CHANNELS, GRID, 24)
+        unfitted(24)
+
+
+def test_what_was_never_fitted_is_refused() -> None:
+    fitted().check()
+    with pytest.raises(ArtifactError, match=r"scorer\.whitening has a diagonal that is not positive: it was never"):
+        unfitted().check()
+
+
+@pytest.mark.parametrize("indices", [[1, 0, 2], [0, 0, 1], [-1, 0, 1], [0, 1, 23]])
+def test_channels_that_cannot_be_are_refused(indices: list[int]) -> None:
+    scorer = fitted(3)
+    scorer.indices.copy_(torch.tensor(indices))
+    with pytest.raises(ArtifactError, match=r"scorer\.indices must hold ascending channel numbers from 0 to 22"):
+        scorer.check()

@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import arrays
 from models.heatmaps import encode_png, render
 from models.images import decode
 from models.preprocess import PreprocessConfig
+from models.verdict import regions
 
 WHOLE = PreprocessConfig()
 CROPPED = PreprocessConfig(image_size=224, resize=256)
@@ -119,3 +120,38 @@ def test_a_mask_compares_as_the_verdict_does() -> None:
     # The nearest float32 to 0.3 lies above 0.3, that to 0.7 below 0.7.
     assert render("mask", np.full((4, 4), 0.3, np.float32), 0.3, WHOLE, size=SIZE).all()
     assert not render("mask", np.full((4, 4), 0.7, np.float32), 0.7, WHOLE, size=SIZE).any()
+
+
+def test_a_mask_is_the_regions_down_to_the_pixel_threshold() -> None:
+    score_map = np.zeros((8, 8), np.float32)
+    score_map[1, 1:6], score_map[1, 5] = 6.0, 9.0
+    score_map[6, 1:6] = 6.0  # above the pixel threshold, and not part of a region
+    (region,) = regions(score_map, 8.0, WHOLE, size=(400, 800), pixel_threshold=3.0)
+    mask = render("mask", score_map, 8.0, WHOLE, size=(400, 800), pixel_threshold=3.0) > 0
+    rows, columns = np.nonzero(mask)
+    x, y, width, height = region.box
+    assert (columns.min(), columns.max() + 1) == pytest.approx((x, x + width), abs=21)  # a fine cell is 20 wide
+    assert (rows.min(), rows.max() + 1) == pytest.approx((y, y + height), abs=11)
+    assert mask.sum() == pytest.approx(region.area, rel=0.15)
+    grey = np.full((400, 800, 3), 128, np.uint8)
+    drawn = render("overlay", score_map, 8.0, WHOLE, size=(400, 800), image=grey, pixel_threshold=3.0)
+    white = (drawn == 255).all(axis=2)
+    assert white[:200, 100:400].any()
+    assert not white[200:].any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.float32, (5, 7), elements=st.floats(0, 100, width=32)),
+    st.floats(0, 100),
+    st.floats(0, 100),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.sampled_from([WHOLE, CROPPED]),
+)
+def test_a_mask_is_empty_if_and_only_if_there_is_no_region(
+    score_map: np.ndarray, threshold: float, pixel: float, size: tuple[int, int], preprocess: PreprocessConfig
+) -> None:
+    mask = render("mask", score_map, threshold, preprocess, size=size, pixel_threshold=pixel)
+    assert mask.any() == (len(regions(score_map, threshold, preprocess, size=size, pixel_threshold=pixel)) > 0)
+    plain = render("mask", score_map, threshold, preprocess, size=size)
+    assert not (plain > mask).any()

@@ -8,27 +8,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.manifest import Manifest
+from models.manifest import Manifest, ThresholdRecord
 
 DETECTOR = {
     "arch": "resnet18",
-    "preprocess": {"image_size": 64, "resize": None, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    "preprocess": {
+        "image_size": 64,
+        "resize": None,
+        "tiles": 1,
+        "align": {"name": "rotate", "along": 1.5, "across": 1.0},
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+    },
     "fusion": "none",
-    "scorer": {"name": "dense_gaussian", "channels": 16},
+    "scorer": {"name": "gaussian", "dimensions": 448, "rank": 32, "shrinkage": 0.03, "pooling": 3},
     "smoothing": 4.0,
 }
 DOCUMENT: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
     "category": "flange",
     "kind": "object",
     "kind_reason": "its border is plain",
     "detector": DETECTOR,
     "weights": {"source": "imagenet", "sha256": "0" * 64},
-    "threshold": {"rule": "conformal", "value": 7.25, "false_reject_rate": 0.02},
-    "choices": [{"stage": "jigsaw", "kept": False, "reason": "no gain", "figures": {"image_auroc": None}}],
+    "threshold": {"rule": "conformal", "value": 7.25, "false_reject_rate": 0.02, "pixel": 5.5},
+    "choices": [
+        {"stage": "alignment", "kept": True, "reason": "the best", "figures": {"none": 0.8, "rotate x1.5 x1": 0.9}},
+        {"stage": "jigsaw", "kept": False, "reason": "no gain", "figures": {"image_auroc": None}},
+        {"stage": "settings", "kept": True, "reason": "the best of two", "figures": {}},
+    ],
     "validation": {"image_auroc": 0.9},
     "dataset": {"images": 24, "fingerprint": "1" * 64},
     "textures": "procedural",
+    "ignored": "2" * 64,
+    "refitted_from": "0123456789ab",
     "recipe": {"name": "default", "nested": {"größe": [1, 2.5, "ü"]}},
     "packages": {"torch": "2.15.0"},
 }
@@ -94,8 +107,9 @@ def test_ordinary_categories_are_fine(name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("format", 2),
-        ("format", "1"),
+        ("format", 1),
+        ("format", 3),
+        ("format", "2"),
         ("kind", "liquid"),
         ("detector.arch", "resnet34"),
         ("detector.preprocess.image_size", 2**31),
@@ -107,13 +121,13 @@ def test_ordinary_categories_are_fine(name: str) -> None:
         ("detector.preprocess.std", [0.2, float("nan"), 0.2]),
         ("detector.preprocess.mean", [0.2]),
         ("detector.fusion", "sum"),
-        ("detector.scorer.name", "memory_bank"),
-        ("detector.scorer.channels", 0),
-        ("detector.scorer.channels", 10**9),
+        ("detector.preprocess.tiles", 9),
+        ("detector.preprocess.align", {"name": "mirror"}),
+        ("detector.preprocess.align", {"name": "rotate", "along": 9}),
         ("detector.smoothing", -1),
         ("detector.smoothing", float("nan")),
         ("detector.smoothing", 33),
-        ("detector.smoothing", 15.5),  # wider than the map of a 64 px input
+        ("detector.smoothing", 16),  # wider than the map of a 64 px input
         ("weights.sha256", "0" * 63),
         ("weights.sha256", "G" * 64),
         ("threshold.rule", "guess"),
@@ -125,6 +139,10 @@ def test_ordinary_categories_are_fine(name: str) -> None:
         ("choices", [{"stage": "magic", "kept": True, "reason": ""}]),
         ("validation", {"image_auroc": float("nan")}),
         ("validation", {"image_auroc": "good"}),
+        ("choices", [{"stage": "alignment", "kept": True, "reason": "", "figures": {"none": float("nan")}}]),
+        ("ignored", "2" * 63),
+        ("ignored", True),
+        ("refitted_from", 12),
         ("dataset.images", 1),
         ("dataset.images", 2.5),
         ("packages", {"torch": 2}),
@@ -140,7 +158,45 @@ def test_what_cannot_be_is_refused_by_name(path: str, value: object) -> None:
     assert any(path.startswith(place) or place.startswith(path) for place in places), places
 
 
-@pytest.mark.parametrize("path", [key for key in DOCUMENT if key != "format"] + ["threshold.false_reject_rate"])
+SCORERS: list[dict[str, Any]] = [
+    {"name": "gaussian", "dimensions": 448, "rank": 32, "shrinkage": 0.03, "pooling": 3},
+    {"name": "dense_gaussian", "channels": 16},
+    {"name": "memory_bank", "vectors": 100, "levels": [2, 3], "neighbours": 9},
+    {"name": "coupled", "dimensions": 224, "vectors": 256, "neighbours": 3},
+]
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer["name"])
+def test_there_are_four_scorers(scorer: dict[str, Any]) -> None:
+    manifest = Manifest.model_validate(changed("detector.scorer", scorer))
+    assert json.loads(manifest.to_json())["detector"]["scorer"] == scorer
+
+
+@pytest.mark.parametrize(
+    ("scorer", "field", "value"),
+    [
+        (0, "rank", 0),
+        (0, "dimensions", 10**9),
+        (0, "shrinkage", 0),
+        (0, "pooling", 2),
+        (0, "channels", 16),  # another scorer's
+        (1, "channels", 0),
+        (1, "channels", 10**9),
+        (2, "vectors", 1),
+        (2, "levels", [3, 2]),
+        (3, "neighbours", 257),
+        (0, "name", "isolation_forest"),
+    ],
+)
+def test_a_scorer_that_cannot_be_is_refused(scorer: int, field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=r"detector\.scorer"):
+        Manifest.model_validate(changed("detector.scorer", {**SCORERS[scorer], field: value}))
+
+
+OPTIONAL = ("format", "ignored", "refitted_from")
+
+
+@pytest.mark.parametrize("path", [key for key in DOCUMENT if key not in OPTIONAL] + ["threshold.false_reject_rate"])
 def test_every_field_must_be_there(path: str) -> None:
     document = changed(path, None)
     *folders, last = path.split(".")
@@ -162,3 +218,17 @@ def test_infinity_never_gets_into_the_json() -> None:
     manifest = Manifest.model_validate(changed("recipe", {"epsilon": float("inf")}))
     with pytest.raises(ValueError, match="not JSON compliant"):
         manifest.to_json()
+
+
+def test_a_threshold_from_before_there_were_pixel_thresholds_is_read() -> None:
+    record = ThresholdRecord.model_validate({"rule": "train_max", "value": 3.0, "false_reject_rate": None})
+    assert record.pixel is None
+    with pytest.raises(ValidationError, match="finite"):
+        ThresholdRecord(rule="train_max", value=3.0, false_reject_rate=None, pixel=float("nan"))
+
+
+def test_what_may_be_missing_is_nothing() -> None:
+    document = {key: value for key, value in DOCUMENT.items() if key not in ("ignored", "refitted_from")}
+    manifest = Manifest.model_validate(document)
+    assert manifest.ignored is None
+    assert manifest.refitted_from is None

@@ -234,11 +234,33 @@ def test_what_is_seen_in_the_tile_is_located_where_it_is(config: PreprocessConfi
         ({"mean": (0.2, float("inf"), 0.2)}, "finite number"),
         ({"mean": (0.2, 0.2)}, "mean"),
         ({"size": 224}, "size"),
+        ({"tiles": 0}, "greater than or equal to 1"),
+        ({"tiles": 9}, "less than or equal to 8"),
+        ({"tiles": 2, "resize": 256}, r"resize \(256\) cuts out the centre, which tiles \(2\) do not"),
+        ({"tiles": 3, "image_size": 2048}, "at most 4096, not 6144"),
     ],
 )
 def test_impossible_settings_are_refused(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         PreprocessConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_a_tiled_picture_is_squashed_to_all_its_tiles() -> None:
+    tiled = PreprocessConfig(image_size=64, tiles=3)
+    whole = Preprocess(PreprocessConfig(image_size=192))
+    assert (tiled.side, whole.config.side, CROPPED.side) == (192, 192, 224)
+    picture, mask = noise(300, 400), np.zeros((300, 400), bool)
+    mask[90:210, 100:200] = True
+    assert torch.equal(Preprocess(tiled).resize(picture), whole.resize(picture))
+    assert torch.equal(Preprocess(tiled).resize_mask(mask), whole.resize_mask(mask))
+    assert covered_box(tiled, (300, 400)) == (0, 0, 400, 300)
+    score_map = np.random.default_rng(0).random((48, 48), np.float32)
+    assert np.array_equal(locate(score_map, tiled, (300, 400)), locate(score_map, whole.config, (300, 400)))
+
+
+def test_settings_from_before_there_were_tiles_are_of_one() -> None:
+    assert PreprocessConfig.model_validate({"image_size": 64}).tiles == 1
+    assert PreprocessConfig(image_size=64, resize=80, tiles=1).side == 64
 
 
 def test_the_settings_are_frozen() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from models.errors import ArtifactError
 from models.smoothing import Smoothing, kernel_radius
 
 
@@ -48,3 +49,71 @@ def test_the_state_is_the_kernel_alone_and_needs_no_memory_to_be_known() -> None
     with torch.device("meta"):
         state = Smoothing(1.0).state_dict()
     assert {name: (tensor.is_meta, tuple(tensor.shape)) for name, tensor in state.items()} == {"kernel": (True, (9,))}
+
+
+def keeping(sigma: float, keep: torch.Tensor) -> Smoothing:
+    smoothing = Smoothing(sigma, (keep.shape[0], keep.shape[1]))
+    assert smoothing.keep is not None
+    smoothing.keep.copy_(keep)
+    return smoothing
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 4.6])
+def test_where_nothing_is_ignored_not_a_bit_changes(sigma: float) -> None:
+    score_map = 30 * random_map()
+    assert torch.equal(Smoothing(sigma, (20, 27))(score_map), Smoothing(sigma)(score_map))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 2.5])
+def test_what_is_ignored_does_not_matter_and_is_nought(sigma: float) -> None:
+    keep = torch.ones(20, 27, dtype=torch.bool)
+    keep[5:12, 8:20] = False
+    smoothing, score_map = keeping(sigma, keep), random_map()
+    changed = score_map.masked_fill(~keep, 1000.0)
+    assert torch.equal(smoothing(changed), smoothing(score_map))
+    assert not smoothing(changed)[:, ~keep].any()
+    assert smoothing(changed).max() <= score_map[:, keep].max() + 1e-6
+
+
+def test_what_is_kept_is_averaged_over_what_is_kept() -> None:
+    keep = torch.rand(20, 27, generator=torch.Generator().manual_seed(1)) > 0.4
+    score_map, sigma = random_map(), 1.5
+    weights = keep.double().expand(2, -1, -1).numpy()
+
+    def peer(values: object) -> torch.Tensor:
+        return torch.from_numpy(gaussian_filter(values, sigma, mode="mirror", radius=kernel_radius(sigma), axes=(1, 2)))
+
+    wanted = (peer(score_map.double().numpy() * weights) / peer(weights))[:, keep]
+    assert torch.allclose(keeping(sigma, keep)(score_map)[:, keep].double(), wanted, atol=1e-5)
+    flat = keeping(sigma, keep)(torch.full((1, 20, 27), 3.0))
+    assert torch.allclose(flat[:, keep], torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sigma", [0.0, 1.0])
+def test_a_fault_is_not_ignored(fault: float, sigma: float) -> None:
+    keep = torch.ones(20, 27, dtype=torch.bool)
+    keep[2:18, 2:25] = False
+    score_map = random_map()
+    score_map[0, 10, 13] = fault  # out of reach of all that is kept
+    assert not torch.isfinite(keeping(sigma, keep)(score_map)[0].max())
+
+
+def test_all_of_the_map_ignored_is_refused() -> None:
+    keep = torch.zeros(20, 27, dtype=torch.bool)
+    with pytest.raises(ArtifactError, match="nothing would ever fail"):
+        keeping(1.0, keep).check()
+    keep[3, 4] = True
+    keeping(1.0, keep).check()
+    Smoothing(1.0).check()
+
+
+def test_what_is_kept_is_part_of_the_state() -> None:
+    with torch.device("meta"):
+        state = Smoothing(1.0, (8, 9)).state_dict()
+    assert (state["keep"].dtype, tuple(state["keep"].shape)) == (torch.bool, (8, 9))
+    restored = Smoothing(1.0, (8, 9))
+    keep = torch.eye(8, 9) > 0
+    restored.load_state_dict(keeping(1.0, keep).state_dict())
+    assert restored.keep is not None
+    assert torch.equal(restored.keep, keep)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from models.calibration import Calibration
 from models.errors import ScoreError
 from models.preprocess import PreprocessConfig
-from models.verdict import Judgement, Region, judge, regions
+from models.verdict import Judgement, Region, failing_cells, judge, margin, regions
 
 WHOLE = PreprocessConfig()
 CROPPED = PreprocessConfig(image_size=224, resize=256)
@@ -64,9 +64,10 @@ def test_no_peak_is_lost_to_rounding(side: int) -> None:
     st.floats(0, 100),
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
     st.sampled_from([WHOLE, CROPPED]),
+    st.one_of(st.none(), st.floats(0, 100)),
 )
 def test_a_fail_has_regions_inside_the_picture_and_a_pass_none(
-    score_map: np.ndarray, threshold: float, size: tuple[int, int], preprocess: PreprocessConfig
+    score_map: np.ndarray, threshold: float, size: tuple[int, int], preprocess: PreprocessConfig, pixel: float | None
 ) -> None:
     judged = judge(
         float(score_map.max()),
@@ -75,8 +76,10 @@ def test_a_fail_has_regions_inside_the_picture_and_a_pass_none(
         calibration=CALIBRATION,
         preprocess=preprocess,
         size=size,
+        pixel_threshold=pixel,
     )
     assert judged.verdict == ("fail" if judged.score > threshold else "pass")
+    assert (judged.margin < 0) == (judged.verdict == "fail")
     assert (judged.verdict == "fail") == (len(judged.regions) > 0)
     if judged.regions:
         assert judged.regions[0].peak == judged.score
@@ -136,3 +139,57 @@ def test_a_score_and_a_map_of_different_detections_give_no_verdict(score: float)
     score_map = flat(2.5 - score)
     with pytest.raises(ScoreError, match="one detection"):
         judge(score, score_map, threshold=1.0, calibration=CALIBRATION, preprocess=WHOLE, size=(8, 8))
+
+
+def test_the_margin_is_the_share_of_the_threshold_that_is_left() -> None:
+    assert verdict(flat(3.0), 4.0).margin == 0.25
+    assert verdict(flat(4.0), 4.0).margin == 0
+    assert verdict(flat(6.0), 4.0).margin == -0.5
+    assert margin(0.0, 4.0) == 1
+
+
+@pytest.mark.parametrize(("score", "threshold"), [(2.0, 0.0), (2.0, -1.0), (0.0, 0.0), (-2.0, -1.0), (1e9, 5e-324)])
+def test_without_a_threshold_to_measure_by_the_margin_is_the_difference(score: float, threshold: float) -> None:
+    assert margin(score, threshold) == threshold - score
+
+
+def test_a_region_reaches_down_to_the_pixel_threshold() -> None:
+    score_map = flat(0.0)
+    score_map[1, 1:6] = 6.0  # a scratch that exceeds the threshold at one end only
+    score_map[1, 5] = 9.0
+    score_map[6, 1:6] = 6.0  # one that does so nowhere
+    (small,) = regions(score_map, 8.0, WHOLE, size=(80, 80))
+    (whole,) = regions(score_map, 8.0, WHOLE, size=(80, 80), pixel_threshold=5.0)
+    assert small.box[0] >= 45
+    assert small.box[2] <= 15
+    assert whole.box[0] <= 14
+    assert whole.box[0] + whole.box[2] >= 55
+    assert whole.box[1] + whole.box[3] <= 24  # and not the other one
+    assert small.area < whole.area <= 60 * 14
+    assert whole.peak == small.peak == 9.0
+
+
+def test_peaks_that_meet_above_the_pixel_threshold_are_one_region() -> None:
+    score_map = flat(0.0, peaks={(3, 1): 9.0, (3, 2): 6.0, (3, 3): 8.5})
+    assert [region.peak for region in regions(score_map, 8.0, WHOLE, size=(64, 64))] == [9.0, 8.5]
+    assert [region.peak for region in regions(score_map, 8.0, WHOLE, size=(64, 64), pixel_threshold=5.0)] == [9.0]
+
+
+def test_a_pixel_threshold_above_the_threshold_is_the_threshold() -> None:
+    score_map = flat(0.0, peaks={(2, 2): 5.0, (6, 6): 9.0})
+    plain = regions(score_map, 4.0, WHOLE, size=(64, 64))
+    assert len(plain) == 2
+    for pixel in (4.0, 7.0, 1e9, float("nan")):
+        assert regions(score_map, 4.0, WHOLE, size=(64, 64), pixel_threshold=pixel) == plain
+
+
+def test_the_failing_cells_are_the_regions_on_the_finer_grid() -> None:
+    score_map = flat(0.0, peaks={(1, 1): 9.0, (1, 2): 6.0, (6, 6): 6.0})
+    cells = failing_cells(score_map, 8.0, pixel_threshold=5.0)
+    assert cells.shape == (40, 40)
+    assert cells[7, 7]
+    assert cells[7, 12]  # the centres of the samples
+    assert not cells[32, 32]
+    (region,) = regions(score_map, 8.0, WHOLE, size=(40, 40), pixel_threshold=5.0)
+    assert region.area == cells.sum()
+    assert not failing_cells(score_map, 9.0, pixel_threshold=5.0).any()

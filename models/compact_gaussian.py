@@ -1,0 +1,133 @@
+"""The compact Gaussian scorer: one Gaussian per position in r directions instead of d² numbers (seed, steps 5.2, 6).
+
+The covariance of position p is shrunk towards the average of all positions, Σ_p = (1-λ)S_p + λ(S̄ + εI). Whitened
+once for all positions by W = (S̄ + εI)^-½ it is λI plus something of low rank, so with the leading eigenpairs
+(s_j, u_j) of (1-λ)·W·S_p·W, by Woodbury's identity,
+
+    M² = (‖z‖² - Σ_j s_j/(s_j + λ)·(u_jᵀz)²) / λ,    z = W(y - μ_p)
+
+exactly if no eigenpair with s_j > 0 is left out (docs/method.md). Centring and whitening are linear, as upsampling
+is, so both are done on each level's own grid. The factors s_j/(s_j + λ) are kept as lengths of the directions.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.errors import ArtifactError
+from models.pooling import pooled
+
+Pooling = Literal[1, 3, 5, 7]
+
+_BLOCK = 2**21  # floats of directions in float32 at a time: 8 MB
+_ROUNDING = 1e-2  # what half precision can add to a direction's length, generously
+
+
+class CompactGaussianConfig(BaseModel):
+    """A Gaussian per position in `rank` directions of a whitened space of `dimensions` shared by all.
+
+    `shrinkage` is λ; `pooling` the edge of the neighbourhood that is averaged on each level first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["gaussian"] = "gaussian"
+    dimensions: Annotated[int, Field(ge=1, le=4096)]
+    rank: Annotated[int, Field(ge=1, le=4096)]
+    shrinkage: Annotated[float, Field(gt=0, le=1)]
+    pooling: Pooling
+
+
+def residual(z: Tensor, directions: Tensor, shrinkage: float) -> Tensor:
+    """M of whitened features z (p, b, k) under each position's directions (p, k, r): (p, b), unsquared.
+
+    Directions have the length sqrt(s/(s + λ)) < 1. Computed in z's precision, a block of positions at a time.
+    """
+    step = max(1, _BLOCK // (directions.shape[1] * directions.shape[2]))
+    explained = [
+        torch.bmm(z[start : start + step], directions[start : start + step].to(z.dtype)).square().sum(2)
+        for start in range(0, len(z), step)
+    ]
+    return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
+
+
+class CompactGaussian(nn.Module):
+    """Means, shared whitening and each position's directions; zero until fitted or loaded.
+
+    Buffers: `mean1..3` (c_l, h_l, w_l) float32, of the pooled levels; `whitening1..3` (k, c_l) float32, the parts of
+    one (k, d) map; `directions` (p, k, r) float16, halved because they are nearly all of an artifact. What that
+    does to scores: `python benchmarks/compact_gaussian.py`.
+    """
+
+    mean1: Tensor
+    mean2: Tensor
+    mean3: Tensor
+    whitening1: Tensor
+    whitening2: Tensor
+    whitening3: Tensor
+    directions: Tensor
+
+    def __init__(
+        self,
+        config: CompactGaussianConfig,
+        channels: tuple[int, int, int],
+        grids: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    ) -> None:
+        super().__init__()
+        if config.dimensions > sum(channels):
+            raise ValueError(f"{sum(channels)} channels do not make {config.dimensions} dimensions")
+        if config.rank > config.dimensions:
+            raise ValueError(f"there is no rank {config.rank} in {config.dimensions} dimensions")
+        self.config = config
+        self.channels = tuple(channels)
+        self.grid = (grids[0][0], grids[0][1])
+        for level, (c, (h, w)) in enumerate(zip(channels, grids, strict=True), start=1):
+            self.register_buffer(f"mean{level}", torch.zeros(c, h, w))
+            self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
+        p = self.grid[0] * self.grid[1]
+        self.register_buffer("directions", torch.zeros(p, config.dimensions, config.rank, dtype=torch.float16))
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The means of the three pooled levels."""
+        return self.mean1, self.mean2, self.mean3
+
+    @property
+    def whitenings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The whitening of the three levels."""
+        return self.whitening1, self.whitening2, self.whitening3
+
+    def whiten(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels (b, c_l, h_l, w_l) -> z (b, p, k): centred, whitened on their own grids, upsampled and added."""
+        if levels[0].shape[-2:] != self.grid:
+            raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
+        total: Tensor | None = None
+        near = pooled(levels, self.config.pooling)
+        for level, mean, whitening in zip(near, self.means, self.whitenings, strict=True):
+            part = F.conv2d(level.float() - mean, whitening[:, :, None, None])  # (b, k, h_l, w_l)
+            if part.shape[-2:] != self.grid:
+                part = F.interpolate(part, size=list(self.grid), mode="bilinear", align_corners=False)
+            total = part if total is None else total + part
+        assert total is not None, "there are three levels"
+        return total.flatten(2).transpose(1, 2)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
+        z = self.whiten(levels).transpose(0, 1)  # (p, b, k)
+        return residual(z, self.directions, self.config.shrinkage).T.reshape(-1, *self.grid)
+
+    def check(self) -> None:
+        """Raise ArtifactError where the buffers cannot come from a fit: zeros would pass everything."""
+        if not all(whitening.any() for whitening in self.whitenings):
+            raise ArtifactError("a tensor scorer.whitening holds nothing but zeros: it was never fitted.")
+        if self.config.shrinkage < 1 and not self.directions.any():
+            raise ArtifactError("tensor scorer.directions holds nothing but zeros: it was never fitted.")
+        longest = float(torch.linalg.vector_norm(self.directions, dim=1, dtype=torch.float32).max())
+        if longest > 1 + _ROUNDING:
+            raise ArtifactError(
+                f"tensor scorer.directions holds a direction of length {longest:.3g}; none is longer than 1."
+            )

@@ -1,0 +1,235 @@
+"""The compact Gaussian against the covariances that it stands for, computed in full and in double precision."""
+
+import copy
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models import compact_gaussian
+from models.compact_gaussian import CompactGaussian, CompactGaussianConfig, Pooling, residual
+from models.errors import ArtifactError
+from models.mfcsam import concatenate
+from models.pooling import pooled
+
+CHANNELS = (3, 4, 5)
+GRIDS = ((8, 8), (4, 4), (2, 2))
+IMAGES, EPSILON = 30, 0.01
+D = sum(CHANNELS)
+
+Levels = list[Tensor]
+
+
+def levels(b: int, *, seed: int = 0) -> Levels:
+    """Levels whose channels and positions vary to different degrees."""
+    random = torch.Generator().manual_seed(seed)
+    return [
+        1 + l + torch.randn(b, c, *grid, generator=random) * torch.linspace(0.3, 2, c)[:, None, None]
+        for l, (c, grid) in enumerate(zip(CHANNELS, GRIDS, strict=True))
+    ]
+
+
+def joined(x: Levels, pooling: int) -> Tensor:
+    """Y (b, p, d), float64."""
+    return concatenate(pooled(x, pooling)).flatten(2).transpose(1, 2).double()
+
+
+def covariances(y: Tensor) -> tuple[Tensor, Tensor]:
+    """S (p, d, d) of each position, and their average with ε on the diagonal (d, d)."""
+    centred = (y - y.mean(0)).transpose(0, 1)
+    s = centred.mT @ centred / (len(y) - 1)
+    return s, s.mean(0) + EPSILON * torch.eye(D, dtype=torch.float64)
+
+
+def fitted(*, shrinkage: float = 0.2, pooling: Pooling = 3, rank: int = D, dimensions: int = D) -> CompactGaussian:
+    """The formulas of the module's docstring, as they are written there, on all positions at once."""
+    good = levels(IMAGES)
+    s, average = covariances(joined(good, pooling))
+    values, vectors = torch.linalg.eigh(average)
+    w = (vectors * values.rsqrt()).flip(1)[:, :dimensions]  # (d, k)
+    lengths, directions = torch.linalg.eigh((1 - shrinkage) * w.T @ s @ w)
+    lengths, directions = lengths.flip(1)[:, :rank].clamp_min(0), directions.flip(2)[:, :, :rank]
+    config = CompactGaussianConfig(dimensions=dimensions, rank=rank, shrinkage=shrinkage, pooling=pooling)
+    scorer = CompactGaussian(config, CHANNELS, GRIDS)
+    for buffer, level in zip(scorer.means, pooled(good, pooling), strict=True):
+        buffer.copy_(level.mean(0))
+    for buffer, part in zip(scorer.whitenings, w.split(list(CHANNELS)), strict=True):
+        buffer.copy_(part.T)
+    scorer.directions = (directions * (lengths / (lengths + shrinkage)).sqrt()[:, None]).float()
+    return scorer
+
+
+def halved(scorer: CompactGaussian) -> CompactGaussian:
+    """The same, as an artifact holds it."""
+    scorer = copy.deepcopy(scorer)
+    scorer.directions = scorer.directions.half()
+    return scorer
+
+
+@pytest.mark.parametrize("pooling", [1, 3])
+@pytest.mark.parametrize("shrinkage", [0.03, 0.4, 1.0])
+def test_at_full_rank_it_is_the_mahalanobis_distance_of_the_shrunk_covariance(
+    shrinkage: float, pooling: Pooling
+) -> None:
+    known = joined(levels(IMAGES), pooling)
+    s, average = covariances(known)
+    inverse = torch.linalg.inv((1 - shrinkage) * s + shrinkage * average)
+    asked = levels(4, seed=1)
+    offset = joined(asked, pooling) - known.mean(0)  # (b, p, d)
+    wanted = torch.einsum("bpi,pij,bpj->bp", offset, inverse, offset).sqrt()
+    score_map = fitted(shrinkage=shrinkage, pooling=pooling)(asked)
+    assert score_map.shape == (4, 8, 8)
+    assert score_map.dtype == torch.float32
+    torch.testing.assert_close(score_map.flatten(1).double(), wanted, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("pooling", [1, 3, 5])
+def test_whitening_level_by_level_is_whitening_what_is_joined(pooling: Pooling) -> None:
+    scorer, asked = fitted(pooling=pooling, dimensions=7, rank=3), levels(3, seed=1)
+    whitening = torch.cat(scorer.whitenings, dim=1).double()  # (k, d)
+    mean = concatenate([mean.unsqueeze(0) for mean in scorer.means]).flatten(2).transpose(1, 2)
+    wanted = (joined(asked, pooling) - mean) @ whitening.T
+    assert scorer.whiten(asked).shape == (3, 64, 7)
+    torch.testing.assert_close(scorer.whiten(asked).double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_known_is_white_on_average() -> None:
+    scorer = fitted(pooling=1)
+    z = scorer.whiten(levels(IMAGES))
+    covariance = torch.einsum("npi,npj->ij", z, z) / ((IMAGES - 1) * 64)
+    whitening = torch.cat(scorer.whitenings, dim=1)
+    ridge = EPSILON * whitening @ whitening.T  # what ε adds to what is known
+    torch.testing.assert_close(covariance + ridge, torch.eye(D), rtol=0, atol=1e-3)
+
+
+def test_with_a_shrinkage_of_one_it_is_the_whitened_norm_whatever_the_rank() -> None:
+    asked = levels(3, seed=1)
+    scorer = fitted(shrinkage=1.0, rank=2)
+    assert not scorer.directions.any()
+    torch.testing.assert_close(scorer(asked).flatten(1), scorer.whiten(asked).norm(dim=2))
+    halved(scorer).check()  # nothing was forgotten: there are no directions to fit
+
+
+def test_fewer_directions_explain_less() -> None:
+    asked = levels(3, seed=1)
+    maps = [fitted(rank=rank)(asked) for rank in (1, 3, D)]
+    assert (maps[0] >= maps[1] - 1e-4).all()
+    assert (maps[1] >= maps[2] - 1e-4).all()
+    assert maps[0].mean() > 1.05 * maps[2].mean()
+
+
+@pytest.mark.parametrize("shrinkage", [0.03, 0.2])
+def test_half_precision_moves_a_score_by_less_than_a_percent(shrinkage: float) -> None:
+    scorer, asked = fitted(shrinkage=shrinkage), levels(8, seed=1)
+    torch.testing.assert_close(halved(scorer)(asked), scorer(asked), rtol=1e-2, atol=0)
+
+
+def test_the_residual_is_the_same_over_many_blocks_and_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, directions = torch.randn(9, 2, 5), torch.nn.functional.normalize(torch.randn(9, 5, 1), dim=1)
+    z[4] = 7 * directions[4, :, 0]  # all of it explained
+    explained = torch.einsum("pbk,pkr->pbr", z, directions).square().sum(2)
+    wanted = ((z.square().sum(2) - explained).clamp_min(0) / 0.5).sqrt()
+    whole = residual(z, directions, 0.5)
+    monkeypatch.setattr(compact_gaussian, "_BLOCK", 2 * 5)  # two positions
+    assert torch.allclose(whole, wanted, atol=1e-2)
+    assert torch.equal(residual(z, directions, 0.5), whole)
+    assert whole.isfinite().all()
+    assert residual(z.double(), directions, 0.5).dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_never_give_a_finite_score(value: float) -> None:
+    scorer, x = halved(fitted()), levels(2, seed=1)
+    x[1][1, 3, 2, 2] = value
+    first, second = scorer(x).flatten(1).amax(dim=1)
+    assert first.isfinite()
+    assert not second.isfinite()
+
+
+def test_an_image_alone_is_scored_as_in_a_batch_and_alike_each_time() -> None:
+    scorer, x = halved(fitted(rank=4)), levels(6, seed=1)
+    together = scorer(x)
+    assert torch.equal(together, scorer(x))
+    for index in range(6):
+        alone = scorer([level[index : index + 1] for level in x])
+        assert torch.allclose(alone[0], together[index], rtol=1e-4)
+
+
+def test_built_on_meta_it_takes_everything_from_a_state_dict() -> None:
+    scorer, x = halved(fitted(rank=4, dimensions=9)), levels(1, seed=1)
+    with torch.device("meta"):
+        empty = CompactGaussian(scorer.config, CHANNELS, GRIDS)
+    assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in empty.state_dict().items()} == {
+        "mean1": ((3, 8, 8), torch.float32),
+        "mean2": ((4, 4, 4), torch.float32),
+        "mean3": ((5, 2, 2), torch.float32),
+        "whitening1": ((9, 3), torch.float32),
+        "whitening2": ((9, 4), torch.float32),
+        "whitening3": ((9, 5), torch.float32),
+        "directions": ((64, 9, 4), torch.float16),
+    }
+    assert not list(empty.parameters())
+    empty.load_state_dict(scorer.state_dict(), assign=True)
+    assert torch.equal(empty(x), scorer(x))
+
+
+@pytest.mark.parametrize("name", ["whitening1", "whitening3", "directions"])
+def test_buffers_of_zeros_are_refused(name: str) -> None:
+    scorer = halved(fitted(rank=4))
+    scorer.check()
+    scorer.get_buffer(name).zero_()
+    with pytest.raises(
+        ArtifactError, match=rf"scorer\.{name.rstrip('13')} holds nothing but zeros: it was never fitted"
+    ):
+        scorer.check()
+
+
+def test_a_direction_that_explains_more_than_all_is_refused() -> None:
+    scorer = halved(fitted(rank=4))
+    scorer.directions[5, :, 1] = 0
+    scorer.directions[5, 0, 1] = 1.02
+    with pytest.raises(ArtifactError, match=r"a direction of length 1\.02; none is longer than 1"):
+        scorer.check()
+
+
+def test_a_position_where_good_parts_never_differ_is_no_fault() -> None:
+    scorer = halved(fitted(rank=4))
+    scorer.directions[7] = 0
+    scorer.check()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dimensions", 0),
+        ("dimensions", 4097),
+        ("rank", 0),
+        ("rank", 4097),
+        ("shrinkage", 0),
+        ("shrinkage", 1.01),
+        ("shrinkage", float("nan")),
+        ("pooling", 2),
+        ("pooling", 9),
+        ("name", "dense_gaussian"),
+        ("surprise", 1),
+    ],
+)
+def test_config_refuses_what_makes_no_sense(field: str, value: object) -> None:
+    usual = {"dimensions": 5, "rank": 2, "shrinkage": 0.1, "pooling": 3}
+    CompactGaussianConfig.model_validate(usual)
+    with pytest.raises(ValidationError, match=field):
+        CompactGaussianConfig.model_validate({**usual, field: value})
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    def built(dimensions: int, rank: int) -> CompactGaussian:
+        config = CompactGaussianConfig(dimensions=dimensions, rank=rank, shrinkage=0.1, pooling=1)
+        return CompactGaussian(config, CHANNELS, GRIDS)
+
+    with pytest.raises(ValueError, match="12 channels do not make 13 dimensions"):
+        built(13, 1)
+    with pytest.raises(ValueError, match="no rank 6 in 5 dimensions"):
+        built(5, 6)
+    with pytest.raises(ValueError, match=r"grid is \(4, 4\), not \(8, 8\)"):
+        built(5, 2)(levels(1)[1:])
