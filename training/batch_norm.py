@@ -1,12 +1,13 @@
 """The statistics of batch norm: kept, or estimated anew from good tiles."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.preprocess import Preprocess, PreprocessConfig
-
-_BATCH = 32
+from models.tiling import cut
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
@@ -17,8 +18,8 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def estimate_batch_norm(backbone: Backbone, images: Tensor, preprocess: PreprocessConfig) -> None:
-    """Set the statistics of every batch norm to cumulative averages over tiles (n, 3, s, s) uint8, in place.
+def estimate_batch_norm(backbone: Backbone, batches: Iterable[Tensor], preprocess: PreprocessConfig) -> None:
+    """Set the statistics of every batch norm to cumulative averages over pictures (b, 3, S, S) uint8, in place.
 
     For a network without statistics worth keeping: random weights, or weights learnt on shuffled tiles.
     Without this, the signal of a random network dies out (or blows up) on its way through the layers.
@@ -30,8 +31,8 @@ def estimate_batch_norm(backbone: Backbone, images: Tensor, preprocess: Preproce
         norm.reset_running_stats()
         norm.momentum = None  # torch's sign for a cumulative average
         norm.train()
-    for batch in images.split(_BATCH):
-        backbone(normalise(batch))
+    for batch in batches:
+        backbone(normalise(cut(batch, preprocess.tiles)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

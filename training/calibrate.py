@@ -1,30 +1,67 @@
-"""From distances to a threshold: image scores of good images, and the rule applied to them (seed, step 6.2).
+"""From distances to thresholds: maps of good images, and the rule applied to their scores (seed, step 6.2).
 
 `train_max` is the source's rule, the largest score of the training images under their own Gaussian: far too
 low, since a Gaussian knows the images it was made of. `conformal` takes a quantile of out-of-sample scores.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from models.alignment import Pose
 from models.calibration import Calibration
+from models.detector import Detector
 from models.manifest import ThresholdRecord
-from models.smoothing import Smoothing
 from training.recipe import CalibrationSection
+
+_AT_ONCE = 64  # maps
+_EVERY = 4  # rows and columns: enough for a quantile of all good images' pixels
+_PIXEL_QUANTILE = 0.995  # of good parts' pixels: what is as unusual, next to something that fails, belongs to it
+
+
+@dataclass(frozen=True)
+class GoodScores:
+    """Scores (n,) of good images, the maxima of their maps, and a sample of all the maps' pixels, flat."""
+
+    images: Tensor
+    pixels: Tensor
+
+    @property
+    def pixel_threshold(self) -> float:
+        """What 99.5 % of the pixels do not exceed."""
+        rank = int(_PIXEL_QUANTILE * (len(self.pixels) - 1))
+        return float(self.pixels.kthvalue(rank + 1).values)
 
 
 @torch.inference_mode()
-def image_scores(distances: Tensor, smoothing: Smoothing, grid: tuple[int, int]) -> Tensor:
-    """Distances (n, p) -> scores (n,), by the detector's own smoothing and maximum."""
-    return torch.cat([smoothing(part.view(-1, *grid)).flatten(1).amax(1) for part in distances.split(64)])
+def good_scores(maps: Tensor, pose: Pose | None, detector: Detector) -> GoodScores:
+    """What the detector makes of a scorer's maps (n, h, w) of good images; of the pixels one in 16, if not ignored."""
+    keep = detector.smoothing.keep
+    images, pixels = [], []
+    for start in range(0, len(maps), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        where = None if pose is None else Pose(pose.centre[some], pose.angle[some])
+        finished = detector.finish(maps[some], where)  # (b, h', w')
+        images.append(finished.flatten(1).amax(1))
+        sample = finished[:, ::_EVERY, ::_EVERY]
+        seen = sample.flatten(1) if keep is None else sample[:, keep[::_EVERY, ::_EVERY]]
+        pixels.append(seen.flatten().clone())
+    return GoodScores(torch.cat(images), torch.cat(pixels))
 
 
 def threshold(
-    section: CalibrationSection, *, in_sample: Tensor, out_of_sample: Tensor
+    section: CalibrationSection, *, in_sample: Tensor, out_of_sample: Tensor, pixel: float
 ) -> tuple[ThresholdRecord, str | None]:
-    """The threshold by the recipe's rule, and a warning where there are too few images for the wished rate."""
+    """The threshold by the recipe's rule, and a warning where there are too few images for the wished rate.
+
+    `in_sample` and `out_of_sample` are image scores (n,), `pixel` is how far down defect regions would reach.
+    """
     if section.rule == "train_max":
-        record = ThresholdRecord(rule="train_max", value=float(in_sample.max()), false_reject_rate=None)
+        highest = float(in_sample.max())
+        record = ThresholdRecord(rule="train_max", value=highest, false_reject_rate=None, pixel=min(pixel, highest))
         return record, (
             "the rule train_max takes the training images' own scores, which are far lower than those of unseen good "
             'parts: expect most good parts to be rejected (rule = "conformal" does not have this fault)'
@@ -32,10 +69,18 @@ def threshold(
     calibration = Calibration(out_of_sample)
     alpha = section.false_reject_rate
     promised = max(alpha, calibration.attainable_alpha)  # the record says what holds, not what was wished
-    record = ThresholdRecord(rule="conformal", value=calibration.threshold(promised), false_reject_rate=promised)
+    value = calibration.threshold(promised)
+    record = ThresholdRecord(rule="conformal", value=value, false_reject_rate=promised, pixel=min(pixel, value))
     if promised == alpha:
         return record, None
     return record, (
         f"{len(out_of_sample)} good images cannot vouch for a false-reject rate of {alpha:g}: the largest score is the "
         f"threshold, good for {calibration.attainable_alpha:.3f}. About {round(1 / alpha)} images would do"
     )
+
+
+def assign_folds(n: int, folds: int, *, seed: int) -> NDArray[np.int64]:
+    """Which of at most `folds` folds, of sizes that differ by one at most, each of `n` images belongs to."""
+    count = min(folds, n)
+    assigned = np.arange(n) % count
+    return np.random.default_rng([seed, n, count]).permutation(assigned)

@@ -1,7 +1,7 @@
 """Pictures on disk: MVTec AD's layout, and plain folders of good pictures.
 
     DIR/CATEGORY/train/good/*                     good pictures to train on, or DIR/CATEGORY/* or DIR/* directly
-    DIR/CATEGORY/test/<defect or good>/*          pictures to test on
+    DIR/CATEGORY/test/<defect or good>/*          pictures to test on; or good ones alone, in DIR/CATEGORY/* or DIR/*
     DIR/CATEGORY/ground_truth/<defect>/*_mask.*   where the defects of test/<defect>/* are
 
 Everything that is wrong with a folder is a DatasetError that names it and says what to do. Only `test_samples`
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from models.errors import DatasetError, ImageError
+from models.ignored import painted
 from models.images import decode, significant_bits
 from training.arrays import Mask, Rgb
 from training.picture_files import SUFFIXES, is_picture
@@ -25,6 +26,7 @@ from training.picture_files import SUFFIXES, is_picture
 GOOD: Final = "good"
 _DEPTH_LOOKED_AT = 20  # pictures
 _SHALLOW_BITS = 12
+_SHAPE_TOLERANCE = 0.01  # by which an ignore mask's width to height may differ from its pictures'
 _LAYOUT = "test/good/* and test/<defect>/*, with masks in ground_truth/<defect>/<name>_mask.png"
 
 
@@ -62,15 +64,29 @@ def training_images(data: Path, category: str | None) -> list[Path]:
     return paths
 
 
+def added_images(folder: Path) -> list[Path]:
+    """The pictures that lie in a folder, one at least, in natural order."""
+    if not (paths := _pictures(folder)):
+        raise DatasetError(f"{folder} holds no pictures to add. {_wanted(folder)}")
+    return paths
+
+
 def test_samples(data: Path, category: str | None) -> list[TestSample]:
     """The test pictures with their truth: good ones first, then a defect type at a time, in natural order.
 
-    Either all pictures of a defect type have a mask or none has (then it does not count for pixel figures).
+    In a folder with neither test/ nor train/, the pictures that lie in it are all of good parts. Otherwise, either all
+    pictures of a defect type have a mask or none has (then it does not count for pixel figures).
     """
     folder = _category_folder(data, category)
     test = folder / "test"
     if not test.is_dir():
-        raise DatasetError(f"{folder} has no test pictures. Expected is {_LAYOUT}.")
+        loose = [] if (folder / "train").is_dir() else _pictures(folder)
+        if not loose:
+            raise DatasetError(
+                f"{folder} has no test pictures. Expected is {_LAYOUT}; or pictures of good parts directly in a "
+                "folder without train/."
+            )
+        return [TestSample(path, GOOD, None) for path in loose]
     if loose := _pictures(test):
         raise DatasetError(f"{loose[0]} and {len(loose) - 1} more lie directly in {test}. Expected is {_LAYOUT}.")
     defects = sorted(_folders(test), key=lambda name: (name != GOOD, _natural(name)))
@@ -118,6 +134,31 @@ def read_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:
     if brightest == 0:
         raise DatasetError(f"{path} marks nothing: all of it is black. Mark the defect in white.")
     mask: Mask = grey > brightest / 2
+    return mask
+
+
+def read_ignore_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:
+    """(h, w) bool, true where the PNG was painted, which is to be ignored; of any size, but of its pictures' shape.
+
+    DatasetError if it is no PNG that can be read, if nothing or everything is painted, or if its width to its height
+    is more than 1 % off from `size` (height, width), a picture's.
+    """
+    try:
+        mask = painted(path.read_bytes())
+    except (OSError, ImageError) as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if mask.all() or not mask.any():
+        how = "everything" if mask.any() else "nothing"
+        raise DatasetError(
+            f"{path}: {how} is painted in it. Paint what is to be ignored, in any colour, and leave the rest black "
+            "or transparent."
+        )
+    height, width = mask.shape
+    if size is not None and abs(width * size[0] / (height * size[1]) - 1) > _SHAPE_TOLERANCE:
+        raise DatasetError(
+            f"{path} is {width}x{height} pixels, of another shape than the pictures, which are {size[1]}x{size[0]}: "
+            "what it covers would be a guess. Paint it over one of the pictures."
+        )
     return mask
 
 

@@ -29,9 +29,10 @@ from models.errors import JigSightError, WeightsError
 from models.weights import IMAGENET, NONE, load_weights
 from training.datasets import TestSample, test_samples
 from training.loop import Devices
-from training.pipeline import TrainingRequest, TrainingResult, train_category
+from training.pipeline import train_category
 from training.progress import Progress
 from training.recipe import Recipe, read_recipe
+from training.request import TrainingRequest, TrainingResult
 from training.samples import CATEGORIES, write_category
 
 _ARCH: Architecture = "resnet18"

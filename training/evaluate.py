@@ -1,8 +1,9 @@
 """An artifact against pictures whose truth is known: figures for the line, and for comparing methods.
 
 Judges with `Artifact.judge` on `Artifact.detector`'s output, as the service does. At the artifact's threshold:
-the share of good parts rejected and of defects missed. Without one: image AUROC, pixel AUROC and AUPRO; the
-pixel figures in the frame that the network sees, over good pictures and those defective ones that have a mask.
+the share of good parts rejected, with its interval, and of defects missed. Without one: image AUROC, pixel AUROC
+and AUPRO; the pixel figures in the frame that the network sees (that of one tile, for all of a picture's, so that
+tilings compare), over good pictures and those defective ones that have a mask.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,16 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from models.artifact import Artifact
 from models.errors import DatasetError, ScoreError
-from models.preprocess import PreprocessConfig, locate
+from models.preprocess import Preprocess, PreprocessConfig, locate
 from models.verdict import Judgement
 from training.arrays import Mask
-from training.datasets import GOOD, TestSample, read_image, read_mask
+from training.confidence import share_interval
+from training.datasets import GOOD, TestSample, fingerprint, read_image, read_mask
 from training.metrics import aupro, image_auroc, pixel_auroc
 
 _READERS = 4  # threads that decode the pictures of a batch
@@ -30,12 +30,16 @@ _READERS = 4  # threads that decode the pictures of a batch
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """One picture, its truth (`defect`) and what the detector says. `p_value`: see `Calibration.p_value`."""
+    """One picture, its truth (`defect`) and what the detector says.
+
+    `margin`: see `models.verdict.margin`. `p_value`: see `Calibration.p_value`.
+    """
 
     path: str
     defect: str
     score: float
     verdict: Literal["pass", "fail"]
+    margin: float
     p_value: float
 
 
@@ -57,6 +61,7 @@ class Evidence:
     samples: tuple[TestSample, ...]
     maps: NDArray[np.float32]
     preprocess: PreprocessConfig
+    pixel_threshold: float | None
     calibration_scores: NDArray[np.float32]
 
 
@@ -64,7 +69,9 @@ class Evidence:
 class Evaluation:
     """All figures. None stands for what cannot be told: no masks, no good or no defective pictures.
 
-    `false_reject_rate` and `miss_rate` are measured; `alpha` is the rate that the threshold was chosen for.
+    `false_reject_rate` and `miss_rate` are measured; `alpha` is the rate that the threshold was chosen for. By
+    `false_reject_interval` the first is known, with 95 % confidence (see `training.confidence`).
+    `seen_in_training`: the good pictures are those that the artifact was made from, which flatters it.
     """
 
     category: str
@@ -76,7 +83,9 @@ class Evaluation:
     threshold_rule: str
     alpha: float | None
     false_reject_rate: float | None
+    false_reject_interval: tuple[float, float] | None
     miss_rate: float | None
+    seen_in_training: bool
     by_defect: dict[str, DefectFigures]
     images: tuple[JudgedImage, ...]
     evidence: Evidence
@@ -93,7 +102,7 @@ class Evaluation:
 class _Reading:
     judgement: Judgement
     map: NDArray[np.float32]
-    truth: Mask | None  # (s, s); None where it is not known
+    truth: Mask | None  # (s, s), s the image_size; None where it is not known
 
 
 def evaluate(
@@ -118,7 +127,6 @@ def evaluate(
         if progress is not None:
             progress(len(readings), len(samples))
     images = tuple(_judged(sample, reading.judgement) for sample, reading in zip(samples, readings, strict=True))
-    preprocess = artifact.manifest.detector.preprocess
     return Evaluation(
         category=artifact.manifest.category,
         version=artifact.version,
@@ -126,34 +134,21 @@ def evaluate(
         threshold_rule=rule,
         alpha=alpha,
         **_image_figures(images),
-        **_pixel_figures(readings, preprocess),
+        **_pixel_figures(readings, artifact.manifest.detector.preprocess),
+        seen_in_training=_seen_in_training(artifact, samples),
         images=images,
-        evidence=Evidence(
-            samples=tuple(samples),
-            maps=np.stack([reading.map for reading in readings]),
-            preprocess=preprocess,
-            calibration_scores=artifact.calibration.scores.numpy(),
-        ),
+        evidence=_evidence(artifact, samples, readings),
     )
 
 
-def table(evaluation: Evaluation) -> Table:
-    """The figures for a terminal: a row per defect type, the whole below."""
-    result = Table(
-        title=f"{evaluation.category} {evaluation.version}",
-        caption=f"image AUROC {_text(evaluation.image_auroc)}   pixel AUROC {_text(evaluation.pixel_auroc)}   "
-        f"AUPRO {_text(evaluation.aupro)}\ngood parts rejected {_percent(evaluation.false_reject_rate)}   "
-        f"defects missed {_percent(evaluation.miss_rate)}   threshold {evaluation.threshold:.4f} "
-        f"({evaluation.threshold_rule}{'' if evaluation.alpha is None else f', {evaluation.alpha:g}'})",
+def _evidence(artifact: Artifact, samples: Sequence[TestSample], readings: Sequence[_Reading]) -> Evidence:
+    return Evidence(
+        samples=tuple(samples),
+        maps=np.stack([reading.map for reading in readings]),
+        preprocess=artifact.manifest.detector.preprocess,
+        pixel_threshold=artifact.manifest.threshold.pixel,
+        calibration_scores=artifact.calibration.scores.numpy(),
     )
-    result.add_column("defect")
-    for name in ("images", "rejected", "missed", "AUROC", "mean score"):
-        result.add_column(name, justify="right")
-    for name, figures in evaluation.by_defect.items():
-        missed = "" if name == GOOD else str(figures.missed)
-        counts = (str(figures.images), str(figures.rejected), missed)
-        result.add_row(escape(name), *counts, _text(figures.auroc), f"{figures.mean_score:.3f}")
-    return result
 
 
 def _threshold(artifact: Artifact, false_reject_rate: float | None) -> tuple[float, str, float | None]:
@@ -167,14 +162,17 @@ def _read(
     artifact: Artifact, samples: Sequence[TestSample], *, threshold: float, batch_size: int
 ) -> Iterator[_Reading]:
     preprocess = artifact.detector.preprocess
+    config = preprocess.config
+    frame = Preprocess(config.model_copy(update={"tiles": 1, "align": None}))
+    batch_size = max(1, batch_size // config.tiles**2)  # the network sees as many squares at once as ever
 
     def prepare(sample: TestSample) -> tuple[tuple[int, int], Tensor, Mask | None]:
         image = read_image(sample.path)
         size = (image.shape[0], image.shape[1])
         tile = preprocess.resize(image)
         if sample.mask is not None:
-            return size, tile, preprocess.resize_mask(read_mask(sample.mask, size=size)).numpy()
-        return size, tile, np.zeros(tile.shape[1:], np.bool_) if sample.is_good else None
+            return size, tile, frame.resize_mask(read_mask(sample.mask, size=size)).numpy()
+        return size, tile, np.zeros((config.image_size, config.image_size), np.bool_) if sample.is_good else None
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(samples), batch_size):
@@ -191,12 +189,20 @@ def _read(
                 yield _Reading(judgement, score_map, truth)
 
 
+def _seen_in_training(artifact: Artifact, samples: Sequence[TestSample]) -> bool:
+    """Whether the good pictures are exactly those of the training; some of them among others go unnoticed."""
+    good = [sample.path for sample in samples if sample.is_good]
+    made_from = artifact.manifest.dataset
+    return len(good) == made_from.images and fingerprint(good) == made_from.fingerprint
+
+
 def _judged(sample: TestSample, judgement: Judgement) -> JudgedImage:
     return JudgedImage(
         path=str(sample.path),
         defect=sample.defect,
         score=judgement.score,
         verdict=judgement.verdict,
+        margin=judgement.margin,
         p_value=judgement.p_value,
     )
 
@@ -219,6 +225,7 @@ def _image_figures(images: Sequence[JudgedImage]) -> dict[str, Any]:
     return {
         "image_auroc": image_auroc(scores, ~good),
         "false_reject_rate": float(rejected[good].mean()) if good.any() else None,
+        "false_reject_interval": share_interval(int(rejected[good].sum()), int(good.sum())) if good.any() else None,
         "miss_rate": float((~rejected[~good]).mean()) if not good.all() else None,
         "by_defect": by_defect,
     }
@@ -229,16 +236,8 @@ def _pixel_figures(readings: Sequence[_Reading], preprocess: PreprocessConfig) -
     if not any(truth.any() for _, truth in known):
         return {"pixel_auroc": None, "aupro": None}
     masks = np.stack([truth for _, truth in known])
-    # The tile is a picture that is seen whole, whatever was cropped to make it.
-    tile = preprocess.model_copy(update={"resize": None})
+    # The frame is a picture that is seen whole, whatever was cropped to make it.
+    frame = preprocess.model_copy(update={"resize": None, "tiles": 1})
     size = (masks.shape[1], masks.shape[2])
-    maps = np.stack([locate(score_map, tile, size) for score_map, _ in known])
+    maps = np.stack([locate(score_map, frame, size) for score_map, _ in known])
     return {"pixel_auroc": pixel_auroc(maps, masks), "aupro": aupro(maps, masks)}
-
-
-def _text(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.4f}"
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{rate:.1%}"

@@ -8,6 +8,7 @@ trains with those of the batch, and afterwards they are estimated anew on whole,
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,8 @@ class JigsawTask:
     ) -> None:
         self.orders = permutations(section.tiles, section.permutations, seed=source.seed)
         backbone.requires_grad_(True)  # it may come frozen from another stage
+        for layer in _up_to_level(backbone, section.frozen_levels):
+            layer.requires_grad_(False)
         classifier = JigsawClassifier(backbone, channels(arch)[-1], section.permutations)
         self.module = nn.Sequential(Preprocess(preprocess), classifier)
         self.trained = self.module
@@ -47,6 +50,8 @@ class JigsawTask:
         self._backbone = backbone
         self._source = source
         self._pretrained = pretrained
+        self._head, self._head_learning_rate = classifier.head, section.head_learning_rate
+        self._size, self._tiled = preprocess.image_size, preprocess.tiles > 1
 
     def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, Tensor]:
         """Shuffled tiles (b, 3, s, s) uint8 and the index of each one's permutation (b,)."""
@@ -56,13 +61,25 @@ class JigsawTask:
             tiles.append(tile)
             labels.append(int(rng.integers(len(self.orders))))
         chosen = torch.tensor(labels)
-        return shuffle(torch.stack(tiles), self.orders[chosen]), chosen
+        pictures = torch.stack(tiles)
+        if self._tiled:  # the jigsaw is about the whole part, at the size that the network sees
+            pictures = F.interpolate(pictures, (self._size, self._size), mode="bilinear", antialias=True)
+        return shuffle(pictures, self.orders[chosen]), chosen
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Loss:
         """Cross-entropy over the K permutations."""
         tiles, labels = batch
         logits = module(tiles)
         return Loss(F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean())
+
+    def parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The backbone's layers that are not frozen, and the classifier on top at a rate of its own."""
+        backbone = [parameter for parameter in self._backbone.parameters() if parameter.requires_grad]
+        head = list(self._head.parameters())
+        return [
+            {"params": backbone, "lr": learning_rate},
+            {"params": head, "lr": self._head_learning_rate},
+        ]
 
     def set_modes(self) -> None:
         """Everything trains, but for the batch norm statistics of a pretrained network."""
@@ -84,10 +101,28 @@ def finetune(
     progress: Progress,
 ) -> list[float]:
     """Fine-tune `backbone` in place and leave it in eval mode; returns the loss of each epoch."""
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     task = JigsawTask(backbone, arch, source, preprocess=preprocess, section=section, pretrained=pretrained)
     losses = train(task, section.schedule, seed=source.seed, devices=devices, checkpoint=checkpoint, progress=progress)
     backbone.cpu()
+    _blend(backbone, before, share=section.blend)
     if not pretrained:
-        estimate_batch_norm(backbone, source.tiles.images, preprocess)
+        estimate_batch_norm(backbone, source.good_batches(), preprocess)
     backbone.eval().requires_grad_(False)
     return losses
+
+
+def _up_to_level(backbone: Backbone, count: int) -> list[nn.Module]:
+    """The layers that the first `count` levels are made of."""
+    if count == 0:
+        return []
+    names = list(backbone)
+    return [backbone[name] for name in names[: names.index(backbone.ends[count - 1]) + 1]]
+
+
+@torch.no_grad()
+def _blend(backbone: Backbone, before: dict[str, Tensor], *, share: float) -> None:
+    """Average the weights with those before tuning (Wortsman et al., CVPR 2022), in place: the features drift less."""
+    for name, tensor in backbone.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(before[name], 1 - share)

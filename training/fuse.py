@@ -5,6 +5,7 @@ from good ones. The head is dropped afterwards.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Architecture, Backbone, channels
-from models.mfcsam import Fusion, concatenate
+from models.mfcsam import AnyFusion, concatenate
 from models.preprocess import Preprocess, PreprocessConfig
+from models.tiling import cut, stitch
 from training.loop import Devices, Loss, train
 from training.progress import Progress
 from training.recipe import FusionSection
@@ -21,9 +23,9 @@ from training.synthetic import Synthetic, Use
 
 
 class PixelClassifier(nn.Module):
-    """Tiles (b, 3, s, s) uint8 -> logits (b, h, w) of being part of a defect, on the first level's grid."""
+    """Pictures (b, 3, S, S) uint8 -> logits (b, h, w) of being part of a defect, on the first level's grid."""
 
-    def __init__(self, preprocess: Preprocess, backbone: Backbone, fusion: Fusion, fused_channels: int) -> None:
+    def __init__(self, preprocess: Preprocess, backbone: Backbone, fusion: AnyFusion, fused_channels: int) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.backbone = backbone
@@ -32,9 +34,10 @@ class PixelClassifier(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """The class says it."""
+        tiles = self.preprocess.config.tiles
         with torch.no_grad():
-            levels = self.backbone(self.preprocess(batch))
-        logits: Tensor = self.head(concatenate(self.fusion(*levels)))
+            levels = self.backbone(self.preprocess(cut(batch, tiles)))
+        logits: Tensor = self.head(concatenate(stitch(self.fusion(*levels), tiles)))
         return logits.squeeze(1)
 
 
@@ -45,7 +48,7 @@ class FusionTask:
 
     def __init__(
         self,
-        fusion: Fusion,
+        fusion: AnyFusion,
         backbone: Backbone,
         arch: Architecture,
         source: Synthetic,
@@ -74,6 +77,10 @@ class FusionTask:
         hits = ((logits > 0) == (truth > 0.5)).float()
         return Loss(value, (hits * weight).sum() / weight.sum())
 
+    def parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The fusion and the head."""
+        return [{"params": list(self.trained.parameters()), "lr": learning_rate}]
+
     def set_modes(self) -> None:
         """The backbone is frozen, its batch norm included."""
         self.module.train()
@@ -81,7 +88,7 @@ class FusionTask:
 
 
 def train_fusion(
-    fusion: Fusion,
+    fusion: AnyFusion,
     backbone: Backbone,
     arch: Architecture,
     source: Synthetic,

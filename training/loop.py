@@ -58,6 +58,10 @@ class Task(Protocol):
         """The loss of `module`, which may wrap the task's own, on a prepared batch."""
         ...
 
+    def parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What changes, in groups as torch's optimizers take them, each with its learning rate."""
+        ...
+
     def set_modes(self) -> None:
         """Put the parts of `module` into train or eval mode before each epoch."""
         ...
@@ -109,8 +113,7 @@ def _epochs(
 ) -> None:
     if fabric.world_size > 1:
         _unshare(task.module)
-    trained = [p for p in task.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=schedule.learning_rate)
+    optimizer = torch.optim.Adam(task.parameters(schedule.learning_rate))
     module, wrapped = fabric.setup(task.module, optimizer)
     losses: list[float] = []
     if checkpoint.exists():  # after setup: the optimizer's state follows the weights to their device

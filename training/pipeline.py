@@ -1,87 +1,46 @@
 """A whole training run: from a folder of good pictures to an artifact (seed, steps 1 to 6).
 
-read -> kind -> [jigsaw] -> [fusion] -> Gaussian -> threshold -> artifact. The two stages in brackets stay, go
-or are chosen, as the recipe says. Nothing but the good training pictures is ever opened.
+read -> kind -> [alignment] -> [jigsaw] -> [fusion] -> scorer -> threshold -> artifact. The stages in brackets stay,
+go or are chosen, as the recipe says. Nothing but the good training pictures is ever opened.
 """
 
 import hashlib
-import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-from filelock import FileLock, Timeout
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from models.alignment import AlignmentConfig
 from models.artifact import load, save
-from models.backbone import Architecture
-from models.detector import Detector
-from models.errors import DatasetError, RecipeError
+from models.errors import DatasetError
 from models.manifest import (
     CATEGORY_PATTERN,
     Choice,
     DatasetRecord,
     Kind,
     Manifest,
-    ThresholdRecord,
     WeightsRecord,
 )
 from models.preprocess import Preprocess
 from models.weights import NONE, load_weights
+from training.alignments import unaligned
 from training.batch_norm import estimate_batch_norm
-from training.calibrate import image_scores, threshold
 from training.choose import Figures
-from training.datasets import check_depth, fingerprint, read_image, training_images
-from training.fit import assign_folds
+from training.datasets import fingerprint, read_ignore_mask, training_images
 from training.foreground import decide_kind
-from training.loop import Devices
+from training.pictures import Pictures
 from training.progress import Progress
-from training.recipe import Recipe
-from training.stages import run_stages
+from training.request import TrainingRequest, TrainingResult
+from training.stages import choose_alignment, run_stages
 from training.synthetic import Tiles, make_tiles
 from training.textures import FolderTextures, ProceduralTextures, Textures
+from training.working_folder import SCRATCH, alone_in, packages, working_folder
 from training.workshop import Workshop
-
-_SMALLEST_EDGE = 32  # pixels; whatever is smaller was not taken by the camera of a line
-_NAMED = 10  # unusable pictures in one message
-_RECORDED_PACKAGES = ("jigsight", "numpy", "opencv-python-headless", "pillow", "torch", "torchvision")
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """What a person asks for. `textures` None: procedural ones."""
-
-    data: Path
-    category: str | None
-    recipe: Recipe
-    arch: Architecture
-    weights: str
-    textures: Path | None
-    kind: Literal["auto", "object", "texture"]
-    devices: Devices
-    artifacts: Path
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What came of it; `seconds` per step, `warnings` for the person who trained."""
-
-    artifact: Path
-    category: str
-    version: str
-    kind: Kind
-    threshold: ThresholdRecord
-    choices: tuple[Choice, ...]
-    validation: dict[str, float | None]
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
 
 
 def train_category(request: TrainingRequest, progress: Progress) -> TrainingResult:
@@ -97,33 +56,50 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         source=Path(request.weights).name, sha256=load_weights(backbone, request.arch, request.weights)
     )
     textures, textures_id = _textures(request.textures)
-    images = _read(paths, Preprocess(request.recipe.preprocess), progress)
+    pictures = Pictures(paths, request.artifacts / SCRATCH, progress)
+    ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
+    wide = _takes_wide(request)
+    images = pictures.read(_preprocess(request, wide=wide))
     kind, kind_reason = _kind(request.kind, images)
     progress.say(f"{category}: {len(images)} good images; {kind}, {kind_reason}")
 
     dataset = DatasetRecord(images=len(images), fingerprint=fingerprint(paths))
+    ignored_id = None if ignored is None else hashlib.sha256(np.packbits(ignored).tobytes()).hexdigest()
+    inputs = (dataset.fingerprint, weights.sha256, textures_id, str(ignored_id))
+    folder = working_folder(request, category, kind, inputs)
+    workshop = replace(_new_workshop(request, folder, progress), ignored=ignored)
     if request.weights == NONE:
-        estimate_batch_norm(backbone, images, request.recipe.preprocess)
-    folder = _working_folder(request, category, kind, (dataset.fingerprint, weights.sha256, textures_id))
-    workshop = _new_workshop(request, folder, progress)
-    tiles = make_tiles(images, kind)
-    with _alone_in(folder):
-        stages = run_stages(workshop, backbone, tiles, kind=kind, textures=textures)
-        detector = workshop.assemble(stages.backbone, stages.fusion)
-        record, scores, warning = _fit_and_calibrate(workshop, detector, tiles)
+        estimate_batch_norm(backbone, _as_seen(images, wide=wide).split(32), request.recipe.preprocess)
+    with alone_in(folder):
+        align, alignment = None, Choice(stage="alignment", kept=False, reason="the recipe says never")
+        if wide:
+            tiles = _tiles(images, kind, workshop, ignored, wide=True)
+            align, alignment = choose_alignment(
+                workshop, backbone, tiles, kind=kind, square=pictures.square, textures=textures
+            )
+            progress.say(f"alignment: {alignment.reason}")
+        if wide and align is None:
+            images = pictures.read(_preprocess(request, wide=False))
+        tiles = _tiles(images, kind, workshop, ignored, wide=align is not None)
+        stages = run_stages(workshop, backbone, tiles, align=align, kind=kind, textures=textures)
+        fused = stages.fusion is not None
+        config = workshop.config(align=align, fused=fused, scorer=stages.scorer, smoothing=stages.smoothing)
+        detector = workshop.assemble(config, stages.backbone, stages.fusion)
+        record, scores, warning = workshop.complete(detector, tiles)
     manifest = Manifest(
         category=category,
         kind=kind,
         kind_reason=kind_reason,
-        detector=workshop.config(fused=stages.fusion is not None),
+        detector=config,
         weights=weights,
         threshold=record,
-        choices=stages.choices,
+        choices=(alignment, *stages.choices),
         validation=_validation(stages.figures),
         dataset=dataset,
         textures=textures_id,
+        ignored=ignored_id,
         recipe=request.recipe.model_dump(mode="json"),
-        packages=_packages(),
+        packages=packages(),
     )
     path = save(detector, manifest, scores, folder=request.artifacts)
     artifact = load(path)  # what was written is what will be served: prove it can be read
@@ -134,27 +110,34 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         version=artifact.version,
         kind=kind,
         threshold=record,
-        choices=stages.choices,
+        choices=manifest.choices,
         validation=manifest.validation,
         seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
         warnings=(warning,) if warning else (),
     )
 
 
-def _fit_and_calibrate(
-    workshop: Workshop, detector: Detector, tiles: Tiles
-) -> tuple[ThresholdRecord, Tensor, str | None]:
-    section = workshop.recipe.calibration
-    folds = section.folds
-    assigned = None if isinstance(folds, str) else assign_folds(len(tiles), folds, seed=workshop.recipe.seed)
-    fitted = workshop.fit(detector, tiles, folds=assigned)
-    detector.cpu()
-    in_sample, out_of_sample = (
-        image_scores(distances, detector.smoothing, detector.scorer.grid)
-        for distances in (fitted.in_sample, fitted.out_of_sample)
-    )
-    record, warning = threshold(section, in_sample=in_sample, out_of_sample=out_of_sample)
-    return record, out_of_sample, warning
+def _takes_wide(request: TrainingRequest) -> bool:
+    """Whether pictures are taken larger than the network sees them, to be aligned perhaps."""
+    return request.recipe.alignment.use != "never" and request.kind != "texture"
+
+
+def _preprocess(request: TrainingRequest, *, wide: bool) -> Preprocess:
+    align = AlignmentConfig(name="shift") if wide else None
+    return Preprocess(request.recipe.preprocess.model_copy(update={"align": align}))
+
+
+def _as_seen(images: Tensor, *, wide: bool) -> Tensor:
+    return unaligned(images, np.zeros((1, 2, 2), np.bool_))[0] if wide else images
+
+
+def _tiles(images: Tensor, kind: Kind, workshop: Workshop, ignored: NDArray[np.bool_] | None, *, wide: bool) -> Tiles:
+    """Tiles whose foregrounds leave out what is ignored."""
+    align = AlignmentConfig(name="shift") if wide else None
+    area = None
+    if ignored is not None:
+        area = Preprocess(workshop.preprocess(align)).resize_mask(ignored).numpy()
+    return make_tiles(images, kind, folder=workshop.folder, ignored=area)
 
 
 def _category_name(request: TrainingRequest) -> str:
@@ -165,26 +148,6 @@ def _category_name(request: TrainingRequest) -> str:
             "Give another with --category."
         )
     return name
-
-
-def _read(paths: list[Path], preprocess: Preprocess, progress: Progress) -> Tensor:
-    tiles, unusable = [], []
-    with progress.step("reading images", len(paths)) as step:
-        for path in paths:
-            try:
-                tiles.append(preprocess.resize(read_image(path, smallest=_SMALLEST_EDGE)))
-            except DatasetError as error:
-                unusable.append(str(error))
-            step.advance()
-    if unusable:
-        more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
-        raise DatasetError(
-            f"{len(unusable)} of {len(paths)} pictures cannot be used; mend or remove them: "
-            + " | ".join(unusable[:_NAMED])
-            + more
-        )
-    check_depth(paths)
-    return torch.stack(tiles)
 
 
 def _kind(wished: Literal["auto", "object", "texture"], images: Tensor) -> tuple[Kind, str]:
@@ -201,27 +164,6 @@ def _textures(directory: Path | None) -> tuple[Textures, str]:
     return textures, fingerprint(textures.paths)
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two equal runs at once would write each other's files; the second is refused, and a dead one holds nothing."""
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise RecipeError(
-            f"The same training is under way in another process (it holds {folder / 'lock'}). Wait for it."
-        ) from error
-
-
-def _packages() -> dict[str, str]:
-    """Versions of what computes; one that is not installed under its usual name is left out."""
-    versions = {}
-    for name in _RECORDED_PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = package_version(name)
-    return versions
-
-
 def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) -> Workshop:
     return Workshop(
         recipe=request.recipe,
@@ -231,22 +173,6 @@ def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) ->
         folder=folder,
         progress=progress,
     )
-
-
-def _working_folder(request: TrainingRequest, category: str, kind: Kind, inputs: tuple[str, ...]) -> Path:
-    """The same folder for the same run, and another for any other, so that nothing foreign is resumed."""
-    recipe, accelerator = request.recipe.model_dump(mode="json"), request.devices.accelerator
-    settings = [recipe, request.arch, request.weights == NONE, kind, accelerator, request.devices.count]
-    identity = json.dumps([*settings, _packages(), *inputs], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = request.artifacts / ".training" / f"{category}-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(
-            f"The folder {folder} cannot be made ({error.strerror}). Give another with --artifacts."
-        ) from error
-    return folder
 
 
 def _validation(figures: Figures | None) -> dict[str, float | None]:

@@ -6,30 +6,30 @@ since a setting that is silently ignored is worse than one that is missing.
 
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.backbone import grids
 from models.errors import RecipeError
 from models.manifest import Rate, ThresholdRule
 from models.preprocess import PreprocessConfig
 from models.smoothing import kernel_radius
+from training.fields import Count, OneOrMore, Positive, Section
+from training.fit_coupled import CoupledSection
+from training.fit_dense import DenseGaussianSection
+from training.fit_gaussian import GaussianSection
+from training.fit_memory_bank import MemoryBankSection
 
 _SHIPPED = Path(__file__).parent / "recipes"
 
 # always: part of the detector. never: left out. choose: trained, and kept where synthetic validation gains.
 Use = Literal["always", "choose", "never"]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Schedule(_Section):
+class Schedule(Section):
     """How long to train: Adam until the mean loss of an epoch has not fallen by `tolerance` (relative)
     for `patience` epochs, and at most `max_epochs`.
     """
@@ -41,10 +41,18 @@ class Schedule(_Section):
     tolerance: Annotated[float, Field(ge=0)] = 0.01
 
 
-class JigsawSection(_Section):
-    """Seed, steps 2-3. Only objects have a jigsaw; a texture keeps its backbone whatever `use` says."""
+class JigsawSection(Section):
+    """Seed, steps 2-3. Only objects have a jigsaw; a texture keeps its backbone whatever `use` says.
+
+    The layers of the first `frozen_levels` levels stay as they are, and of the others' weights `blend` is the share
+    of the tuned ones, the rest is what they were before: 0 and 1 are the source's fine-tuning. The classifier on top
+    learns at a rate of its own.
+    """
 
     use: Use = "choose"
+    frozen_levels: Annotated[int, Field(ge=0, le=2)] = 2
+    blend: Annotated[float, Field(gt=0, le=1)] = 0.5
+    head_learning_rate: Positive = 1e-3
     tiles: Annotated[int, Field(ge=2, le=5)] = 3
     permutations: Annotated[int, Field(ge=2, le=1000)] = 30
     schedule: Schedule = Schedule()
@@ -57,58 +65,82 @@ class JigsawSection(_Section):
         return self
 
 
-class FusionSection(_Section):
-    """Seed, step 5.1: MFCSAM."""
+class FusionSection(Section):
+    """Seed, step 5.1: MFCSAM, in the source's form ("mfcsam"), or as what the third level has beyond it."""
 
     use: Use = "choose"
+    form: Literal["mfcsam", "mfcsam_residual"] = "mfcsam_residual"
     schedule: Schedule = Schedule()
 
 
-class GaussianSection(_Section):
-    """Seed, step 5.2. `channels` bounds the fused channels: PaDiM's random selection, seeded."""
+class AlignmentSection(Section):
+    """Bringing parts into one place, direction and size: every combination of `ways` and `stretches` is tried.
 
-    channels: Count = 550
-    epsilon: Positive = 0.01
-    smoothing: Annotated[float, Field(ge=0, le=32)] = 4.0
-
-
-class CalibrationSection(_Section):
-    """How the good images are scored out of sample, in `folds` or one by one, and the rule that turns
-    the scores into a threshold.
+    A stretch is how many times more one direction may be enlarged than the other, so that a long part fills the
+    square. Only objects are aligned; "rotate" only where pictures are square.
     """
 
-    folds: Annotated[int, Field(ge=2)] | Literal["leave_one_out"] = "leave_one_out"
+    use: Use = "choose"
+    ways: OneOrMore[Literal["shift", "rotate"]] = ("rotate", "shift")
+    stretches: OneOrMore[Annotated[float, Field(ge=1, le=4)]] = (1.0, 1.5, 2.0)
+
+
+ScorerSection = Annotated[
+    GaussianSection | DenseGaussianSection | MemoryBankSection | CoupledSection, Field(discriminator="name")
+]
+
+
+class MapSection(Section):
+    """What is done to the score map. `smoothing`: standard deviations in pixels of the network's input, to try."""
+
+    smoothing: OneOrMore[Annotated[float, Field(ge=0, le=32)]] = (4.0, 2.0)
+
+
+class CalibrationSection(Section):
+    """How the good images are scored out of sample, in `folds` or one by one, and the rule that turns
+    the scores into a threshold. One by one is quick for the dense Gaussian alone.
+    """
+
+    folds: Annotated[int, Field(ge=2)] | Literal["leave_one_out"] = 10
     rule: ThresholdRule = "conformal"
     false_reject_rate: Rate = 0.02
 
 
-class ValidationSection(_Section):
-    """`share` of the good images is held out while stages are chosen, and given `defects` synthetic
-    defects each. A stage must gain `margin` in AUROC: less is the luck of the draw.
+class ValidationSection(Section):
+    """`share` of the good images, `most` at most, is held out while stages are chosen, and given `defects`
+    synthetic defects each. A stage must gain `margin` in AUROC: less is the luck of the draw.
     """
 
     share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    most: Annotated[int, Field(ge=2)] = 100
     defects: Count = 2
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.002
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """All settings of a training run but the data, the architecture and its weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     preprocess: PreprocessConfig = PreprocessConfig()
+    alignment: AlignmentSection = AlignmentSection()
     jigsaw: JigsawSection = JigsawSection()
     fusion: FusionSection = FusionSection()
-    gaussian: GaussianSection = GaussianSection()
+    scorer: ScorerSection = GaussianSection()
+    map: MapSection = MapSection()
     calibration: CalibrationSection = CalibrationSection()
     validation: ValidationSection = ValidationSection()
 
     @model_validator(mode="after")
-    def _smoothing_fits(self) -> "Recipe":
-        size = self.preprocess.image_size
-        edge = grids(size)[0][0]
-        if kernel_radius(self.gaussian.smoothing * edge / size) >= edge:
-            raise ValueError(f"gaussian.smoothing of {self.gaussian.smoothing} is too wide for an image_size of {size}")
+    def _sections_agree(self) -> "Recipe":
+        side = self.preprocess.side
+        edge = grids(side)[2][0]  # the coarsest that a map can be
+        widest = max(self.map.smoothing)
+        if kernel_radius(widest * edge / side) >= edge:
+            raise ValueError(f"map.smoothing of {widest} is too wide for an image_size of {self.preprocess.image_size}")
+        if self.preprocess.align is not None:
+            raise ValueError("preprocess.align follows from the pictures: say how to find it in [alignment]")
+        if self.preprocess.resize is not None and self.alignment.use != "never":
+            raise ValueError('preprocess.resize cuts out the centre: set alignment.use = "never"')
         return self
 
 
@@ -117,8 +149,9 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
-def read_recipe(name: str, *, false_reject_rate: float | None = None) -> Recipe:
-    """A shipped recipe by name, or a TOML file. A given `false_reject_rate` overrides the recipe's.
+def read_recipe(name: str, *, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+    """A shipped recipe by name, or a TOML file. `overrides` are settings by section; a section with another `name`
+    (a scorer) replaces the recipe's.
 
     Raises RecipeError, naming the setting that is wrong.
     """
@@ -129,12 +162,19 @@ def read_recipe(name: str, *, false_reject_rate: float | None = None) -> Recipe:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
-    if false_reject_rate is not None:
-        calibration = document.setdefault("calibration", {})
-        if isinstance(calibration, dict):
-            calibration["false_reject_rate"] = false_reject_rate
+    for section, settings in (overrides or {}).items():
+        _override(document, section, settings)
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)]
         raise RecipeError(f"The recipe {path.name} cannot be used. " + "; ".join(wrong) + ".") from error
+
+
+def _override(document: dict[str, Any], section: str, settings: Mapping[str, Any]) -> None:
+    present = document.setdefault(section, {})
+    if not isinstance(present, dict):
+        return  # what is wrong with it is said by the validation
+    if present.get("name") != settings.get("name", present.get("name")):
+        present.clear()
+    present.update(settings)

@@ -17,6 +17,7 @@ from models.heatmaps import Style, encode_png, render
 from training.arrays import Rgb
 from training.datasets import GOOD, read_image, read_mask
 from training.evaluate import Evaluation, JudgedImage
+from training.evaluation_table import figure_text, rate_text
 from training.metrics import roc
 
 _SHOWN = 8  # pictures of a kind
@@ -25,6 +26,9 @@ _STYLES: tuple[Style, Style] = ("overlay", "heat")
 _TRUTH = (0, 220, 90)
 _BLUE, _RED, _GREY = "#2f6fab", "#c8452e", "#8a8f98"
 
+_SEEN = """<p><strong>The good pictures are those that the detector was made from: it has seen them, and their
+figures are too good to be expected of others.</strong></p>
+"""
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -147,14 +151,14 @@ def _roc(axes: Axes, evaluation: Evaluation) -> None:
 def _summary(evaluation: Evaluation) -> str:
     chosen = "" if evaluation.alpha is None else f", for {evaluation.alpha:g} of good parts rejected"
     rows = (
-        ("image AUROC", _figure(evaluation.image_auroc)),
-        ("pixel AUROC", _figure(evaluation.pixel_auroc)),
-        ("AUPRO, to 30 % false positives", _figure(evaluation.aupro)),
+        ("image AUROC", figure_text(evaluation.image_auroc)),
+        ("pixel AUROC", figure_text(evaluation.pixel_auroc)),
+        ("AUPRO, to 30 % false positives", figure_text(evaluation.aupro)),
         ("threshold", f"{evaluation.threshold:.4f} ({escape(evaluation.threshold_rule)}{chosen})"),
-        ("good parts rejected", _rate(evaluation.false_reject_rate)),
-        ("defects missed", _rate(evaluation.miss_rate)),
+        ("good parts rejected", rate_text(evaluation.false_reject_rate, evaluation.false_reject_interval)),
+        ("defects missed", rate_text(evaluation.miss_rate)),
     )
-    return _table((), rows)
+    return (_SEEN if evaluation.seen_in_training else "") + _table((), rows)
 
 
 def _defects(evaluation: Evaluation) -> str:
@@ -164,7 +168,7 @@ def _defects(evaluation: Evaluation) -> str:
             str(figures.images),
             str(figures.rejected),
             "" if name == GOOD else str(figures.missed),
-            _figure(figures.auroc),
+            figure_text(figures.auroc),
             f"{figures.mean_score:.3f}",
         )
         for name, figures in evaluation.by_defect.items()
@@ -184,7 +188,8 @@ def _gallery(evaluation: Evaluation, directory: Path, kind: str, title: str, cho
         name = f"pictures/{kind}-{place}.png"
         (directory / name).write_bytes(encode_png(_panel(evaluation, index)))
         image = evaluation.images[index]
-        caption = f"{image.defect}/{Path(image.path).name}: score {image.score:.3f}, p = {image.p_value:.3g}"
+        numbers = f"score {image.score:.3f}, margin {image.margin:.0%}, p = {image.p_value:.3g}"
+        caption = f"{image.defect}/{Path(image.path).name}: {numbers}"
         figures.append(f'<figure><img src="{name}" alt=""><figcaption>{escape(caption)}</figcaption></figure>')
     count = f" ({len(figures)} of {len(chosen)})" if len(chosen) > len(figures) else ""
     body = f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>None.</p>"
@@ -207,6 +212,7 @@ def _panel(evaluation: Evaluation, index: int) -> Rgb:
             evidence.preprocess,
             size=(height, width),
             image=shown,
+            pixel_threshold=evidence.pixel_threshold,
         )
         for style in _STYLES
     ]
@@ -217,11 +223,3 @@ def _panel(evaluation: Evaluation, index: int) -> Rgb:
         cv2.drawContours(shown, contours, -1, _TRUTH, 1)
     gap = np.full((height, 8, 3), 255, np.uint8)
     return np.hstack([shown, gap, drawn[0], gap, drawn[1]])
-
-
-def _figure(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.4f}"
-
-
-def _rate(rate: float | None) -> str:
-    return "-" if rate is None else f"{rate:.1%}"

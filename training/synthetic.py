@@ -4,18 +4,21 @@ All randomness comes from (seed, use, epoch, index): `use` keeps the draws of tr
 apart, so that no validation defect was seen in training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.alignment import Alignment
 from models.manifest import Kind
 from training.defects import synthesise
 from training.foreground import foreground_mask
+from training.scratch import scratch
 from training.textures import Textures
 
 
@@ -29,36 +32,65 @@ class Use(IntEnum):
 
 @dataclass(frozen=True)
 class Tiles:
-    """Good pictures as the network sees them, (n, 3, s, s) uint8, and their foregrounds, (n, s, s) bool."""
+    """Good pictures as they are taken, (n, 3, S, S) uint8, their foregrounds, (n, S, S) bool, and which count."""
 
     images: Tensor
     foregrounds: NDArray[np.bool_]
+    chosen: tuple[int, ...] | None = None
+
+    @classmethod
+    def without_foregrounds(cls, images: Tensor) -> "Tiles":
+        """Tiles that no defect will be drawn on."""
+        return cls(images, np.broadcast_to(np.True_, (len(images), *images.shape[-2:])))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) if self.chosen is None else len(self.chosen)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, NDArray[np.bool_]]:
+        place = index if self.chosen is None else self.chosen[index]
+        return self.images[place], self.foregrounds[place]
 
     def subset(self, indices: Sequence[int]) -> "Tiles":
-        """The tiles at `indices`, in that order."""
-        return Tiles(self.images[list(indices)], self.foregrounds[list(indices)])
+        """The tiles at `indices`, in that order; nothing is copied."""
+        chosen = tuple(indices) if self.chosen is None else tuple(self.chosen[index] for index in indices)
+        return Tiles(self.images, self.foregrounds, chosen)
+
+    def copy(self) -> tuple[Tensor, NDArray[np.bool_]]:
+        """The pictures and foregrounds that count, in memory."""
+        places = slice(None) if self.chosen is None else list(self.chosen)
+        return self.images[places], self.foregrounds[places]
+
+    def batches(self, size: int = 16) -> Iterator[Tensor]:
+        """The pictures, (b, 3, S, S) uint8 at a time."""
+        places = torch.arange(len(self.images)) if self.chosen is None else torch.tensor(self.chosen)
+        return (self.images[some] for some in places.split(size))
 
 
-def make_tiles(images: Tensor, kind: Kind) -> Tiles:
-    """Tiles with the foreground of each; a texture is foreground everywhere (seed, step 1.3)."""
-    size = images.shape[-2:]
-    if kind == "texture":
-        return Tiles(images, np.ones((len(images), *size), np.bool_))
-    masks = [foreground_mask(_to_picture(image)) for image in images]
-    # A part that cannot be told from its background still gets defects: anywhere.
-    return Tiles(images, np.stack([mask if mask.any() else np.ones_like(mask) for mask in masks]))
+def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.bool_] | None = None) -> Tiles:
+    """Tiles with the foreground of each, which lies in a file in `folder`; a texture is foreground everywhere.
+
+    (Seed, step 1.3.) What is `ignored`, (S, S), is no foreground: no defect is drawn there.
+    """
+    foregrounds = scratch((len(images), *images.shape[-2:]), np.bool_, folder=folder)
+    for image, foreground in zip(images, foregrounds, strict=True):
+        mask = np.ones_like(foreground) if kind == "texture" else foreground_mask(_to_picture(image))
+        if ignored is not None:
+            mask = mask & ~ignored
+        # A part that cannot be told from its background still gets defects: anywhere.
+        foreground[:] = mask if mask.any() or ignored is None else ~ignored
+        if not foreground.any():
+            foreground[:] = True
+    return Tiles(images, foregrounds)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Draws synthetic defects onto tiles."""
+    """Draws synthetic defects onto tiles. With an `alignment`, examples are in the part's frame, as the network's."""
 
     tiles: Tiles
     textures: Textures
     seed: int
+    alignment: Alignment | None = None
 
     def generator(self, use: Use, *, epoch: int, index: int) -> np.random.Generator:
         """The random generator of one example."""
@@ -66,9 +98,14 @@ class Synthetic:
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[Tensor, NDArray[np.bool_]]:
         """Tile `index` with a synthetic defect, (3, s, s) uint8, and the defect's mask, (s, s) bool."""
-        picture = _to_picture(self.tiles.images[index])
-        defect = synthesise(picture, self.tiles.foregrounds[index], self.textures, rng)
+        image, foreground = self.tiles[index]
+        defect = synthesise(_to_picture(image), np.asarray(foreground), self.textures, rng)
         return _to_tile(defect.image), defect.mask
+
+    def good_batches(self, size: int = 32) -> Iterator[Tensor]:
+        """The good tiles as the network sees them, (b, 3, s, s) uint8 at a time."""
+        for batch in self.tiles.batches(size):
+            yield batch if self.alignment is None else self.alignment(batch)[0].round().to(torch.uint8)
 
     def example(self, position: int, use: Use, *, epoch: int) -> tuple[Tensor, NDArray[np.bool_], np.random.Generator]:
         """Example `position` of good tiles followed by as many synthetic ones (seed, step 1.5).
@@ -77,10 +114,20 @@ class Synthetic:
         """
         rng = self.generator(use, epoch=epoch, index=position)
         index = position % len(self.tiles)
-        if position < len(self.tiles):
-            return self.tiles.images[index], np.zeros_like(self.tiles.foregrounds[index]), rng
-        tile, mask = self.draw(index, rng)
-        return tile, mask, rng
+        tile, foreground = self.tiles[index]
+        mask = np.zeros(foreground.shape, np.bool_)
+        if position >= len(self.tiles):
+            tile, mask = self.draw(index, rng)
+        return *_aligned(tile, mask, self.alignment), rng
+
+
+def _aligned(tile: Tensor, mask: NDArray[np.bool_], alignment: Alignment | None) -> tuple[Tensor, NDArray[np.bool_]]:
+    """A tile (3, S, S) uint8 and its mask in the part's own frame."""
+    if alignment is None:
+        return tile, mask
+    picture, pose = alignment(tile.unsqueeze(0))
+    share = alignment.align(torch.from_numpy(mask).float()[None, None], pose)
+    return picture[0].round().to(torch.uint8), np.asarray((share[0, 0] >= 0.5).numpy())
 
 
 def _to_picture(tile: Tensor) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """The commands to look around with before training on one's own parts: demo, sample, synth."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -85,9 +86,8 @@ def synth(
     preprocess = Preprocess(PreprocessConfig(image_size=image_size))
     images = torch.stack([preprocess.resize(read_image(path)) for path in chosen])
     resolved = decide_kind([image.permute(1, 2, 0).numpy() for image in images]).kind if kind == "auto" else kind
-    source = Synthetic(
-        make_tiles(images, resolved), FolderTextures(textures) if textures else ProceduralTextures(), seed
-    )
+    tiles = make_tiles(images, resolved, folder=Path(tempfile.gettempdir()))
+    source = Synthetic(tiles, FolderTextures(textures) if textures else ProceduralTextures(), seed)
     rows = []
     for index in range(count):
         which = index % len(chosen)

@@ -1,31 +1,56 @@
 """Where candidate detectors are put together, fitted and compared: what the stages of a run share."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.backbone import Architecture, Backbone, build_backbone, channels, grids
-from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
-from models.gaussian import select_channels
-from models.mfcsam import Fusion
+from models.alignment import AlignmentConfig, Pose
+from models.backbone import Architecture, Backbone, build_backbone
+from models.detector import (
+    Detector,
+    DetectorConfig,
+    ScorerConfig,
+    build_detector,
+    build_fusion,
+    build_smoothing,
+    finish,
+)
+from models.ignored import kept_positions
+from models.manifest import ThresholdRecord
+from models.mfcsam import AnyFusion
+from models.precision import round_to_stored
+from models.preprocess import PreprocessConfig
+from models.smoothing import Smoothing
 from models.weights import fingerprint
-from training.choose import Figures, ValidationSet, validate
+from training.calibrate import assign_folds, good_scores, threshold
+from training.choose import Candidate, ValidationSet, figures_of
+from training.distances import Distances
+from training.features import Features, extract
 from training.finetune import finetune
-from training.fit import GaussianFit, extract, fit_gaussian
+from training.fit import Fitter
 from training.fuse import train_fusion
 from training.loop import Devices
 from training.progress import Progress
 from training.recipe import Recipe
 from training.synthetic import Synthetic, Tiles
 
+_BATCH = 16
+
 
 @dataclass(frozen=True)
 class Workshop:
-    """The fixed circumstances of a run. `folder` holds what a killed run goes on from."""
+    """The fixed circumstances of a run. `folder` holds what a killed run goes on from.
+
+    `ignored`, (h, w) of any size, is true where pictures are not looked at; None: nowhere.
+    """
 
     recipe: Recipe
     arch: Architecture
@@ -33,21 +58,38 @@ class Workshop:
     devices: Devices
     folder: Path
     progress: Progress
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def device(self) -> torch.device:
         """Where features are extracted and candidates judged."""
         return torch.device(self.devices.accelerator)
 
-    def config(self, *, fused: bool) -> DetectorConfig:
-        """The shape of a detector with or without fusion."""
-        gaussian = self.recipe.gaussian
+    @property
+    def fitter(self) -> Fitter:
+        """Fits the recipe's scorer."""
+        recipe = self.recipe
+        return Fitter(recipe.scorer, self.arch, recipe.preprocess.side, recipe.seed, self.device, self.progress)
+
+    @property
+    def settings(self) -> int:
+        """How many combinations of scorer settings and smoothing the recipe leaves to choose from."""
+        return self.fitter.settings() * len(self.recipe.map.smoothing)
+
+    def preprocess(self, align: AlignmentConfig | None) -> PreprocessConfig:
+        """The recipe's preprocessing with an alignment, or without."""
+        return self.recipe.preprocess.model_copy(update={"align": align})
+
+    def config(
+        self, *, align: AlignmentConfig | None, fused: bool, scorer: ScorerConfig, smoothing: float
+    ) -> DetectorConfig:
+        """The shape of a detector."""
         return DetectorConfig(
             arch=self.arch,
-            preprocess=self.recipe.preprocess,
-            fusion="mfcsam" if fused else "none",
-            scorer=DenseGaussianConfig(channels=min(gaussian.channels, sum(channels(self.arch)))),
-            smoothing=gaussian.smoothing,
+            preprocess=self.preprocess(align),
+            fusion=self.recipe.fusion.form if fused else "none",
+            scorer=scorer,
+            smoothing=smoothing,
         )
 
     def new_backbone(self) -> Backbone:
@@ -72,11 +114,11 @@ class Workshop:
         )
         return tuned
 
-    def fuse(self, backbone: Backbone, source: Synthetic) -> Fusion:
+    def fuse(self, backbone: Backbone, source: Synthetic) -> AnyFusion:
         """A fusion trained on top of `backbone`, which stays as it is."""
         torch.manual_seed(self.recipe.seed + 2)
-        size = self.recipe.preprocess.image_size
-        fusion = Fusion(channels(self.arch), grids(size))
+        fusion = build_fusion(self.recipe.fusion.form, self.arch, self.recipe.preprocess)
+        assert fusion is not None, "the recipe's form is one"
         train_fusion(
             fusion,
             backbone,
@@ -91,31 +133,72 @@ class Workshop:
         )
         return fusion
 
-    def assemble(self, backbone: Backbone, fusion: Fusion | None) -> Detector:
-        """A detector around both, with an unfitted scorer over the selected channels."""
-        detector = build_detector(self.config(fused=fusion is not None))
+    def assemble(self, config: DetectorConfig, backbone: Backbone, fusion: AnyFusion | None) -> Detector:
+        """A detector around both, with weights as an artifact stores them and an unfitted scorer."""
+        detector = build_detector(config)
         detector.backbone.load_state_dict(backbone.state_dict())
         if fusion is not None and detector.fusion is not None:
             detector.fusion.load_state_dict(fusion.state_dict())
-        scorer = detector.scorer
-        scorer.indices.copy_(select_channels(sum(scorer.channels), len(scorer.indices), seed=self.recipe.seed))
-        return detector.eval().requires_grad_(False).to(self.device)
+        round_to_stored(detector)
+        detector.smoothing = self._smoothing(config)
+        return detector.eval().requires_grad_(False)
 
-    def fit(self, detector: Detector, tiles: Tiles, *, folds: NDArray[np.int64] | None) -> GaussianFit:
-        """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold."""
-        file = self.folder / "features.npy"
-        features = extract(detector, tiles.images, file=file, device=self.device, progress=self.progress)
-        fitted = fit_gaussian(features, epsilon=self.recipe.gaussian.epsilon, folds=folds, progress=self.progress)
-        file.unlink()
-        detector.scorer.mean.copy_(fitted.mean)
-        detector.scorer.whitening.copy_(fitted.whitening)
-        return fitted
+    def _smoothing(self, config: DetectorConfig) -> Smoothing:
+        """The detector's smoothing, which leaves out what is ignored."""
+        smoothing = build_smoothing(config)
+        if self.ignored is not None and smoothing.keep is not None:
+            grid = (config.map_edge, config.map_edge)
+            smoothing.keep.copy_(kept_positions(self.ignored, config.preprocess, grid))
+        return smoothing
 
-    def figures(self, backbone: Backbone, fusion: Fusion | None, *, good: Tiles, held_out: ValidationSet) -> Figures:
-        """How well a candidate, fitted to `good`, tells synthetic defects in held-out tiles."""
-        detector = self.assemble(backbone, fusion)
-        self.fit(detector, good, folds=None)
-        with self.progress.step("synthetic validation", 1) as step:
-            figures = validate(detector, held_out, device=self.device)
-            step.advance(f"image AUROC {figures.image_auroc:.4f}, pixel AUROC {figures.pixel_auroc:.4f}")
-        return figures
+    def fit(self, detector: Detector, tiles: Tiles, *, folds: NDArray[np.int64]) -> tuple[Distances, Pose | None]:
+        """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold, and poses."""
+        features, pose = self._extract(detector, tiles.batches(), len(tiles))
+        return self.fitter.fit(detector.scorer, features, folds=folds), pose
+
+    def _extract(self, detector: Detector, batches: Iterable[Tensor], count: int) -> tuple[Features, Pose | None]:
+        """The features of pictures; `detector` is on the CPU before and after."""
+        detector.to(self.device)
+        found = extract(detector, batches, count=count, folder=self.folder, device=self.device, progress=self.progress)
+        detector.cpu()
+        return found
+
+    def candidates(
+        self,
+        backbone: Backbone,
+        fusion: AnyFusion | None,
+        *,
+        align: AlignmentConfig | None,
+        good: Tiles,
+        held_out: ValidationSet,
+    ) -> list[Candidate]:
+        """What every setting of the scorer and the smoothing is worth, fitted to `good`, on held-out tiles."""
+        smoothings = self.recipe.map.smoothing
+        config = partial(self.config, align=align, fused=fusion is not None)
+        first = config(scorer=self.fitter.first(len(good)), smoothing=smoothings[0])
+        seer = self.assemble(first, backbone, fusion)
+        count = len(good) + len(held_out.tiles)
+        features, poses = self._extract(seer, chain(good.batches(), held_out.tiles.split(_BATCH)), count)
+        known, asked = np.arange(len(good)), np.arange(len(good), count)
+        pose = None if poses is None else Pose(poses.centre[len(good) :], poses.angle[len(good) :])
+        found = []
+        for scorer, maps in self.fitter.trials(features, known=known, asked=asked):
+            for width in smoothings:
+                smoothing = self._smoothing(config(scorer=scorer, smoothing=width))
+                finished = finish(maps, pose, alignment=seer.alignment, smoothing=smoothing)
+                found.append(Candidate(scorer, width, figures_of(finished, held_out)))
+        return found
+
+    def complete(self, detector: Detector, tiles: Tiles) -> tuple[ThresholdRecord, Tensor, str | None]:
+        """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any."""
+        section = self.recipe.calibration
+        wished = len(tiles) if isinstance(section.folds, str) else section.folds
+        distances, pose = self.fit(detector, tiles, folds=assign_folds(len(tiles), wished, seed=self.recipe.seed))
+        assert distances.in_sample is not None, "folds were given"
+        assert distances.out_of_sample is not None, "folds were given"
+        within = good_scores(distances.in_sample, pose, detector)
+        outside = good_scores(distances.out_of_sample, pose, detector)
+        record, warning = threshold(
+            section, in_sample=within.images, out_of_sample=outside.images, pixel=outside.pixel_threshold
+        )
+        return record, outside.images, warning

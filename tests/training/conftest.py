@@ -9,11 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.backbone import Backbone, build_backbone
+from models.preprocess import PreprocessConfig
+from training.batch_norm import estimate_batch_norm
+from training.features import Features, Grids
 from training.loop import Devices
-from training.pipeline import TrainingRequest
-from training.recipe import read_recipe
+from training.progress import Progress
+from training.recipe import Recipe, read_recipe
+from training.request import TrainingRequest
 from training.samples import write_category
 from training.synthetic import Tiles, make_tiles
+from training.workshop import Workshop
 
 SIZE = 64
 RECIPE = """
@@ -27,9 +33,17 @@ schedule = {{ learning_rate = 1e-3, batch_size = 8, max_epochs = {epochs}, patie
 [fusion]
 use = "{use}"
 schedule = {{ learning_rate = 1e-3, batch_size = 8, max_epochs = {epochs}, patience = {epochs} }}
-[gaussian]
-channels = {channels}
+[alignment]
+use = "{align}"
+[scorer]
+{scorer}
+[map]
+smoothing = {smoothing}
+[calibration]
+folds = 4
 """
+BRIEF = {"learning_rate": 1e-3, "batch_size": 8, "max_epochs": 1, "patience": 1}
+DENSE = 'name = "dense_gaussian"\nchannels = 24'
 
 
 def part_picture(seed: int) -> NDArray[np.uint8]:
@@ -49,10 +63,69 @@ def part_picture(seed: int) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def part_tiles() -> Tiles:
+def part_tiles(tmp_path_factory: pytest.TempPathFactory) -> Tiles:
     """Sixteen good parts as tiles of 64 pixels, with their foregrounds; not to be changed."""
     pictures = np.stack([part_picture(seed) for seed in range(16)])
-    return make_tiles(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), "object")
+    tiles = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    return make_tiles(tiles, "object", folder=tmp_path_factory.mktemp("foregrounds"))
+
+
+@pytest.fixture
+def make_workshop(tmp_path: Path) -> Callable[..., Workshop]:
+    """A workshop for ResNet-18 at 64 pixels; sections of the recipe may be given."""
+
+    def make(*, ignored: NDArray[np.bool_] | None = None, **sections: object) -> Workshop:
+        recipe = {
+            "preprocess": {"image_size": SIZE},
+            "alignment": {"use": "never"},
+            "jigsaw": {"use": "never", "tiles": 2, "permutations": 4, "schedule": BRIEF},
+            "fusion": {"use": "never", "schedule": BRIEF},
+            "scorer": {"name": "gaussian", "rank": 4, "shrinkage": 0.1, "pooling": 3, "dimensions": 0.1},
+            "map": {"smoothing": 4.0},
+            "calibration": {"folds": 4},
+        }
+        return Workshop(
+            recipe=Recipe.model_validate(recipe | sections),
+            arch="resnet18",
+            pretrained=False,
+            devices=Devices(),
+            folder=tmp_path / "work",
+            progress=Progress.silent(),
+            ignored=ignored,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def part_backbone(part_tiles: Tiles) -> Backbone:
+    """A ResNet-18 of random weights whose batch norms know the parts; not to be changed."""
+    torch.manual_seed(0)
+    network = build_backbone("resnet18")
+    estimate_batch_norm(network, [part_tiles.images], PreprocessConfig(image_size=SIZE))
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def some_features() -> Callable[..., Features]:
+    """Features of `n` pictures, in memory: correlated and skewed, far from the origin, as after a ReLU."""
+
+    def make(
+        n: int,
+        *,
+        channels: tuple[int, int, int] = (3, 4, 5),
+        grids: Grids = ((8, 8), (4, 4), (2, 2)),
+        seed: int = 0,
+    ) -> Features:
+        rng = np.random.default_rng(seed)
+        arrays = []
+        for c, (h, w) in zip(channels, grids, strict=True):
+            mixing = rng.normal(size=(h, w, c, c)) / np.sqrt(c)
+            level = np.einsum("hwnc,hwcd->hwnd", rng.normal(size=(h, w, n, c)), mixing)
+            arrays.append(np.maximum(level + 2, 0).astype(np.float32))
+        return Features(tuple(arrays))
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +141,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """A small recipe's file; `use` is said of the jigsaw and of the fusion."""
+    """A small recipe's file with the dense Gaussian; `use` is said of the jigsaw and of the fusion."""
 
-    def write(*, use: str, epochs: int = 1, channels: int = 24) -> str:
+    def write(
+        *, use: str, epochs: int = 1, align: str = "never", scorer: str = DENSE, smoothing: float | list[float] = 4.0
+    ) -> str:
         path = tmp_path_factory.mktemp("recipes") / "small.toml"
-        path.write_text(RECIPE.format(use=use, epochs=epochs, channels=channels))
+        path.write_text(RECIPE.format(use=use, epochs=epochs, align=align, scorer=scorer, smoothing=smoothing))
         return str(path)
 
     return write

@@ -2,17 +2,21 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import jigsight
-from models.errors import DatasetError, DeviceError, JigSightError
+from models.artifact import load
+from models.errors import DatasetError, DeviceError, JigSightError, RecipeError
 
 TINY = """
 [preprocess]
@@ -25,9 +29,15 @@ schedule = { max_epochs = 1, batch_size = 8 }
 [fusion]
 use = "always"
 schedule = { max_epochs = 1, batch_size = 8 }
-[gaussian]
+[alignment]
+use = "never"
+[scorer]
+name = "dense_gaussian"
 channels = 16
+[map]
+smoothing = 4.0
 [calibration]
+folds = 4
 false_reject_rate = 0.1
 """
 
@@ -98,7 +108,8 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
     artifact = Path(trained["artifact"])
     assert artifact.name == f"{trained['version']}.safetensors"
     assert trained["category"] == "flange"
-    assert [(choice["stage"], choice["kept"]) for choice in trained["choices"]] == [("jigsaw", True), ("fusion", True)]
+    stages = [(choice["stage"], choice["kept"]) for choice in trained["choices"]]
+    assert stages == [("alignment", False), ("jigsaw", True), ("fusion", True)]
     assert (trained["threshold_rule"], trained["alpha"]) == ("conformal", 0.1)
     assert {"jigsaw", "fusion", "features", "gaussian"} <= trained["seconds"].keys()
 
@@ -117,6 +128,85 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
     assert inspected["verdict"] == evaluated["verdict"]
 
 
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny recipe without jigsaw and fusion."""
+    file = tmp_path_factory.mktemp("recipes") / "brief.toml"
+    file.write_text(TINY.replace('use = "always"', 'use = "never"'))
+    return file
+
+
+def test_options_come_before_the_recipe(parts: Path, brief: Path, tmp_path: Path) -> None:
+    painted = np.zeros((96, 96, 3), np.uint8)
+    painted[:, :48] = 255
+    cv2.imwrite(str(tmp_path / "ignore.png"), painted)
+    options = ["--arch", "mobilenet_v2", "--ignore", tmp_path / "ignore.png", "--false-reject-rate", 0.3]
+    options += ["--scorer", "memory_bank", "--image-size", 32, "--tiles", 2, "--align", "always"]
+    trained = train(parts, brief, tmp_path, *options)
+    assert trained["alpha"] == 0.3
+    alignment = trained["choices"][0]
+    assert (alignment["stage"], alignment["kept"]) == ("alignment", True)
+    manifest = load(Path(trained["artifact"])).manifest
+    detector = manifest.detector
+    assert (detector.arch, detector.scorer.name) == ("mobilenet_v2", "memory_bank")
+    assert (detector.preprocess.image_size, detector.preprocess.tiles) == (32, 2)
+    assert detector.preprocess.align is not None
+    assert manifest.ignored is not None
+    assert manifest.recipe["scorer"]["name"] == "memory_bank"
+
+
+@pytest.mark.parametrize("scorer", ["gaussian", "coupled"])
+def test_another_scorer_is_an_option(parts: Path, brief: Path, tmp_path: Path, scorer: str) -> None:
+    trained = train(parts, brief, tmp_path, "--arch", "mobilenet_v2", "--scorer", scorer)
+    assert load(Path(trained["artifact"])).manifest.detector.scorer.name == scorer
+    assert trained["choices"][-1]["stage"] == ("settings" if scorer == "gaussian" else "fusion")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--image-size", "100"], "multiple of 32"),
+        (["--image-size", "2048", "--tiles", "8"], "at most 4096"),
+    ],
+)
+def test_options_are_checked_with_the_recipe(
+    parts: Path, options: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=says):
+        CliRunner().invoke(jigsight.app, ["train", "--data", str(parts), *options], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "option", [["--scorer", "forest"], ["--tiles", "9"], ["--align", "perhaps"], ["--image-size", "31"]]
+)
+def test_a_value_that_an_option_does_not_know_is_a_usage_error(parts: Path, option: list[str]) -> None:
+    result = CliRunner().invoke(jigsight.app, ["train", "--data", str(parts), *option])
+    assert result.exit_code == 2
+    assert option[0] in result.stderr
+
+
+def test_refit_takes_more_pictures_and_keeps_what_was_learnt(parts: Path, brief: Path, tmp_path: Path) -> None:
+    first = Path(train(parts, brief, tmp_path, "--arch", "mobilenet_v2")["artifact"])
+    before = load(first).manifest
+    more = parts / "flange/test/good"
+    printed = run(
+        "refit", first.parent, "--data", parts, "--category", "flange", "--add", more, "--device", "cpu",
+        "--false-reject-rate", 0.2, "--artifacts", tmp_path / "artifacts", "--json", tmp_path / "refit.json",
+    )  # fmt: skip
+    refitted = load(Path(printed.strip()))
+    assert refitted.path != first
+    assert refitted.path.parent == first.parent
+    manifest = refitted.manifest
+    assert (manifest.dataset.images, manifest.refitted_from) == (14, first.stem)
+    assert (manifest.detector, manifest.choices) == (before.detector, before.choices)
+    assert manifest.threshold.false_reject_rate == 0.2
+    assert json.loads((tmp_path / "refit.json").read_text())["version"] == refitted.version
+    old, new = (load_file(path) for path in (first, refitted.path))
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("backbone."))
+    assert not torch.equal(old["scorer.mean"], new["scorer.mean"])
+
+
 def test_evaluate_at_another_false_reject_rate_moves_the_threshold(parts: Path, recipe: Path, tmp_path: Path) -> None:
     # The category's folder stands for its only artifact.
     artifact = Path(train(parts, recipe, tmp_path, "--arch", "resnet18")["artifact"]).parent
@@ -133,11 +223,29 @@ def test_evaluate_at_another_false_reject_rate_moves_the_threshold(parts: Path, 
     assert "12 good pictures cannot vouch for a false-reject rate of 0.0001, only for 0.077 or more" in warning
 
 
+def test_evaluate_on_a_plain_folder_of_good_parts(parts: Path, recipe: Path, tmp_path: Path) -> None:
+    artifact = train(parts, recipe, tmp_path, "--arch", "resnet18")["artifact"]
+    said = {}
+    for name, files in (("test/good", 2), ("train/good", 12)):
+        folder = tmp_path / name.replace("/", " ")
+        shutil.copytree(parts / "flange" / name, folder)
+        result = CliRunner().invoke(jigsight.app, ["evaluate", str(artifact), "--data", str(folder), "--json", "-"])
+        document = json.loads(result.stdout)
+        assert (document["image_auroc"], document["pixel_auroc"], document["miss_rate"]) == (None, None, None)
+        assert len(document["images"]) == files
+        low, high = document["false_reject_interval"]
+        assert low <= document["false_reject_rate"] <= high
+        said[name] = " ".join(result.stderr.split())
+        assert f"All {files} pictures are taken for good parts." in said[name]
+    assert "warning: these are the good pictures that it was trained on" in said["train/good"]
+    assert "warning" not in said["test/good"]
+
+
 def test_an_artifact_that_does_not_fit_on_the_disk_says_where(parts: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "no-stages.toml"
     recipe.write_text(TINY.replace('"always"', '"never"'))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 2**20, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * 2**20, before[1]))
     try:
         with pytest.raises(JigSightError, match=r"artifact cannot be written to .*artifacts: .*File too large"):
             train(parts, recipe, tmp_path, "--arch", "resnet18")

@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from models.errors import DatasetError
 from training import datasets
-from training.datasets import check_depth, fingerprint, read_image, read_mask, training_images
+from training.datasets import check_depth, fingerprint, read_ignore_mask, read_image, read_mask, training_images
 
 RED = np.full((6, 8, 3), (200, 10, 20), np.uint8)
 
@@ -134,6 +134,23 @@ def test_good_pictures_alone_can_be_tested(tmp_path: Path) -> None:
     assert sample == datasets.TestSample(tmp_path / "caps/test/good/0.png", "good", None)
 
 
+def test_a_plain_folder_is_of_good_parts(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png"):
+        put(tmp_path / "today" / name)
+    expected = [datasets.TestSample(tmp_path / "today" / name, "good", None) for name in ("2.png", "10.png")]
+    for data, category in ((tmp_path / "today", "caps"), (tmp_path / "today", None), (tmp_path, "today")):
+        assert datasets.test_samples(data, category) == expected
+    put(tmp_path / "today/train/good/0.png")
+    with pytest.raises(DatasetError, match="no test pictures"):
+        datasets.test_samples(tmp_path / "today", "caps")
+
+
+def test_a_folder_without_any_picture_cannot_be_tested(tmp_path: Path) -> None:
+    (tmp_path / "today").mkdir()
+    with pytest.raises(DatasetError, match=r"no test pictures.*pictures of good parts directly in a folder"):
+        datasets.test_samples(tmp_path / "today", None)
+
+
 def test_a_mask_without_an_image_is_named(screw: Path) -> None:
     (screw / "test/scratch/001.png").unlink()
     with pytest.raises(DatasetError, match=r"001_mask\.png is a mask without a picture: there is no .*scratch/001\."):
@@ -153,7 +170,7 @@ def test_an_image_that_alone_has_no_mask_is_named(screw: Path) -> None:
 
 
 def test_a_missing_or_empty_test_folder_says_the_layout(tmp_path: Path) -> None:
-    put(tmp_path / "caps/0.png")
+    put(tmp_path / "caps/train/good/0.png")
     with pytest.raises(DatasetError, match=r"no test pictures\. Expected is test/good/\*"):
         datasets.test_samples(tmp_path, "caps")
     (tmp_path / "caps/test/good").mkdir(parents=True)
@@ -207,6 +224,34 @@ def test_useless_masks_are_named(tmp_path: Path) -> None:
         read_mask(path, size=(8, 6))
     with pytest.raises(DatasetError, match=r"m\.png marks nothing"):
         read_mask(put(path, mask(value=0)))
+
+
+def test_an_ignore_mask_may_have_any_size_of_the_pictures_shape(tmp_path: Path) -> None:
+    path = put(tmp_path / "ignore.png", mask(value=7))
+    for size in (None, (6, 8), (600, 800), (599, 803)):
+        np.testing.assert_array_equal(read_ignore_mask(path, size=size), mask() > 0)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (600, 810), (600, 790), (6, 6)])
+def test_an_ignore_mask_of_another_shape_is_named(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = put(tmp_path / "ignore.png", mask())
+    with pytest.raises(DatasetError, match=rf"ignore\.png is 8x6 pixels, of another shape.* {size[1]}x{size[0]}"):
+        read_ignore_mask(path, size=size)
+
+
+def test_useless_ignore_masks_are_named(tmp_path: Path) -> None:
+    path = put(tmp_path / "ignore.png", mask(value=0))
+    with pytest.raises(DatasetError, match=r"ignore\.png: nothing is painted"):
+        read_ignore_mask(path)
+    with pytest.raises(DatasetError, match=r"ignore\.png: everything is painted"):
+        read_ignore_mask(put(path, RED))
+    path.write_bytes(b"hello")
+    with pytest.raises(DatasetError, match=r"ignore\.png: These 5 bytes"):
+        read_ignore_mask(path)
+    with pytest.raises(DatasetError, match=r"ignore\.jpg: An ignore mask must be a PNG"):
+        read_ignore_mask(put(tmp_path / "ignore.jpg", mask()))
+    with pytest.raises(DatasetError, match=r"gone\.png"):
+        read_ignore_mask(tmp_path / "gone.png")
 
 
 def test_the_fingerprint_follows_names_and_bytes_alone(tmp_path: Path) -> None:

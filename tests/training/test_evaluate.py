@@ -15,8 +15,9 @@ from models.errors import DatasetError, ScoreError
 from models.heatmaps import encode_png
 from models.images import decode
 from models.preprocess import Preprocess
-from training.datasets import TestSample
-from training.evaluate import Evaluation, evaluate, table
+from training.datasets import TestSample, fingerprint
+from training.evaluate import Evaluation, evaluate
+from training.evaluation_table import table
 from training.metrics import aupro, image_auroc, pixel_auroc
 
 SIZE = (96, 128)
@@ -50,6 +51,7 @@ def test_figures_are_those_of_the_verdicts(evaluation: Evaluation, artifact: Art
     assert evaluation.threshold == artifact.manifest.threshold.value
     assert (evaluation.threshold_rule, evaluation.alpha) == ("train_max", None)
     assert evaluation.false_reject_rate == 0.0
+    assert evaluation.false_reject_interval == pytest.approx((0, 0.459), abs=1e-3)  # 0 of 6
     assert evaluation.miss_rate == 2 / 8  # what is called dirt cannot be told from good
     square, dirt, good = (evaluation.by_defect[name] for name in ("square", "dirt", "good"))
     assert list(evaluation.by_defect) == ["good", "square", "dirt"]
@@ -62,25 +64,32 @@ def test_figures_are_those_of_the_verdicts(evaluation: Evaluation, artifact: Art
     assert square.mean_score == pytest.approx(scores[6:12].mean())
 
 
-def cropping(artifact: Artifact) -> Artifact:
-    """The same, but it squashes pictures to 80x80 and sees the 64x64 in the middle."""
-    config = artifact.manifest.detector.preprocess.model_copy(update={"resize": 80})
+def seeing(artifact: Artifact, **settings: int) -> Artifact:
+    """The same, but with other settings of its preprocessing; what comes out of it must stay 64 pixels wide."""
+    config = artifact.manifest.detector.preprocess.model_copy(update=settings)
     whole = artifact.manifest.detector.model_copy(update={"preprocess": config})
     detector = deepcopy(artifact.detector)
     detector.preprocess = Preprocess(config)
     return replace(artifact, detector=detector, manifest=artifact.manifest.model_copy(update={"detector": whole}))
 
 
-@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(
+    ("preprocess", "side", "square"),
+    [
+        ({}, 64, slice(40, 56)),  # 5/8 to 7/8
+        ({"resize": 80}, 64, slice(42, 62)),  # of 80, less a margin of 8
+        ({"image_size": 32, "tiles": 2}, 32, slice(20, 28)),
+    ],
+    ids=["whole", "crop", "tiles"],
+)
 def test_pixels_count_in_the_networks_frame_and_where_the_truth_is_known(
-    artifact: Artifact, samples: list[TestSample], crop: bool
+    artifact: Artifact, samples: list[TestSample], preprocess: dict[str, int], side: int, square: slice
 ) -> None:
-    evaluation = evaluate(cropping(artifact) if crop else artifact, samples)
+    evaluation = evaluate(seeing(artifact, **preprocess), samples)
     # The dirt, at the end, has no masks: its pictures count neither as good nor as defective.
     maps = torch.from_numpy(evaluation.evidence.maps[:12]).unsqueeze(1)
-    located = torch.nn.functional.interpolate(maps, (64, 64), mode="bilinear").squeeze(1).numpy()
+    located = torch.nn.functional.interpolate(maps, (side, side), mode="bilinear").squeeze(1).numpy()
     masks = np.zeros(located.shape, bool)
-    square = slice(42, 62) if crop else slice(40, 56)  # 5/8 to 7/8 of 80, less a margin of 8; of 64
     masks[6:12, square, square] = True
     assert evaluation.pixel_auroc == pytest.approx(pixel_auroc(located, masks), abs=1e-5)
     assert evaluation.aupro == pytest.approx(aupro(located, masks), abs=1e-4)
@@ -98,6 +107,7 @@ def test_each_picture_is_judged_as_the_service_judges_it(
         assert image.defect == sample.defect
         assert image.score == pytest.approx(judgement.score, rel=1e-4)
         assert (image.verdict, image.p_value) == (judgement.verdict, judgement.p_value)
+        assert image.margin == pytest.approx(judgement.margin, abs=1e-3)
         np.testing.assert_allclose(score_map, detection.map[0].numpy(), rtol=1e-3)
         assert image.score == score_map.max()
 
@@ -110,10 +120,11 @@ def test_batches_do_not_matter(artifact: Artifact, samples: list[TestSample], ev
 
 
 def test_another_false_reject_rate_is_the_calibrations_threshold(
-    artifact: Artifact, samples: list[TestSample], evaluation: Evaluation
+    dense_artifact: Artifact, samples: list[TestSample]
 ) -> None:
-    strict = evaluate(artifact, samples, false_reject_rate=0.4)
-    assert strict.threshold == artifact.calibration.threshold(0.4) < evaluation.threshold
+    evaluation = evaluate(dense_artifact, samples)
+    strict = evaluate(dense_artifact, samples, false_reject_rate=0.4)
+    assert strict.threshold == dense_artifact.calibration.threshold(0.4) < evaluation.threshold
     assert (strict.threshold_rule, strict.alpha) == ("conformal", 0.4)
     for image in strict.images:
         assert image.verdict == ("fail" if image.score > strict.threshold else "pass")
@@ -128,6 +139,7 @@ def test_what_cannot_be_told_is_none(artifact: Artifact, samples: list[TestSampl
     assert only_good.false_reject_rate == 0.0
     only_defects = evaluate(artifact, samples[6:12])
     assert (only_defects.image_auroc, only_defects.false_reject_rate) == (None, None)
+    assert only_defects.false_reject_interval is None
     assert (only_defects.miss_rate, only_defects.by_defect["square"].auroc) == (0.0, None)
     assert only_defects.pixel_auroc is not None
     without_masks = evaluate(artifact, [samples[0], samples[12]])
@@ -141,10 +153,10 @@ def test_the_document_is_json(evaluation: Evaluation) -> None:
     document = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert set(document) == {
         "category", "version", "image_auroc", "pixel_auroc", "aupro", "threshold", "threshold_rule", "alpha",
-        "false_reject_rate", "miss_rate", "by_defect", "images",
+        "false_reject_rate", "false_reject_interval", "miss_rate", "seen_in_training", "by_defect", "images",
     }  # fmt: skip
     assert set(document["by_defect"]["square"]) == {"images", "rejected", "missed", "auroc", "mean_score"}
-    assert set(document["images"][0]) == {"path", "defect", "score", "verdict", "p_value"}
+    assert set(document["images"][0]) == {"path", "defect", "score", "verdict", "margin", "p_value"}
     assert len(document["images"]) == 14
 
 
@@ -155,6 +167,29 @@ def test_the_table_shows_each_defect(evaluation: Evaluation) -> None:
     text = console.file.getvalue()
     for word in ("plate", evaluation.version, "good", "square", "dirt", "image AUROC", "25.0%", "train_max"):
         assert word in text
+
+
+def test_the_interval_is_that_of_the_good_parts_rejected(artifact: Artifact, samples: list[TestSample]) -> None:
+    two_of_five = [*samples[:3], *(replace(sample, defect="good", mask=None) for sample in samples[6:8])]
+    evaluation = evaluate(artifact, two_of_five)
+    assert evaluation.false_reject_rate == 2 / 5
+    assert evaluation.false_reject_interval == pytest.approx((0.0527, 0.8534), abs=1e-4)
+    console = Console(width=120, file=StringIO())
+    console.print(table(evaluation))
+    assert isinstance(console.file, StringIO)
+    assert "good parts rejected 40.0% (95 % interval 5.3% to 85.3%)" in console.file.getvalue()
+    assert json.loads(json.dumps(evaluation.to_json()))["false_reject_interval"] == [
+        *(evaluation.false_reject_interval or ())
+    ]
+
+
+def test_pictures_that_it_was_trained_on_are_recognised(artifact: Artifact, samples: list[TestSample]) -> None:
+    good = [sample.path for sample in samples[:6]]
+    record = artifact.manifest.dataset.model_copy(update={"images": 6, "fingerprint": fingerprint(good)})
+    trained = replace(artifact, manifest=artifact.manifest.model_copy(update={"dataset": record}))
+    assert evaluate(trained, samples).seen_in_training
+    assert not evaluate(artifact, samples).seen_in_training
+    assert not evaluate(trained, samples[:5]).seen_in_training
 
 
 def test_a_mask_of_another_size_is_named(
@@ -172,6 +207,6 @@ def test_a_picture_without_a_score_is_named(
     make: Callable[[Path], Path], samples: list[TestSample], tmp_path: Path
 ) -> None:
     broken = load(make(tmp_path))
-    broken.detector.scorer.mean.fill_(float("nan"))
+    broken.detector.scorer.mean1.fill_(float("nan"))
     with pytest.raises(ScoreError, match=r"00\.png: The score is nan"):
         evaluate(broken, samples[:3])

@@ -18,7 +18,11 @@ from training.textures import ProceduralTextures
 
 SMALL = PreprocessConfig(image_size=64)
 SECTION = JigsawSection(
-    tiles=2, permutations=4, schedule=Schedule(learning_rate=3e-4, batch_size=8, max_epochs=4, patience=4)
+    frozen_levels=0,
+    blend=1.0,
+    tiles=2,
+    permutations=4,
+    schedule=Schedule(learning_rate=3e-4, batch_size=8, max_epochs=4, patience=4),
 )
 BRIEF = SECTION.model_copy(update={"schedule": Schedule(learning_rate=3e-4, batch_size=8, max_epochs=1)})
 STATISTICS = ("running_mean", "running_var")
@@ -29,7 +33,7 @@ def backbone(part_tiles: Tiles) -> Backbone:
     """A ResNet-18 of random weights whose batch norms know the parts."""
     torch.manual_seed(0)
     network = build_backbone("resnet18")
-    estimate_batch_norm(network, part_tiles.images, SMALL)
+    estimate_batch_norm(network, [part_tiles.images], SMALL)
     return network.eval()
 
 
@@ -41,14 +45,16 @@ def task(backbone: Backbone, tiles: Tiles, *, pretrained: bool = True) -> Jigsaw
     return JigsawTask(backbone, "resnet18", source(tiles), preprocess=SMALL, section=SECTION, pretrained=pretrained)
 
 
-def run(backbone: Backbone, tiles: Tiles, folder: Path, *, pretrained: bool) -> list[float]:
+def run(
+    backbone: Backbone, tiles: Tiles, folder: Path, *, pretrained: bool, section: JigsawSection = BRIEF
+) -> list[float]:
     torch.manual_seed(1)
     return finetune(
         backbone,
         "resnet18",
         source(tiles),
         preprocess=SMALL,
-        section=BRIEF,
+        section=section,
         pretrained=pretrained,
         devices=Devices(),
         checkpoint=folder / "jigsaw.pt",
@@ -95,7 +101,7 @@ def test_a_network_from_nothing_gets_the_statistics_of_whole_good_tiles(
     after = backbone.state_dict()
     assert not torch.equal(after["layer3.1.bn2.running_mean"], before["layer3.1.bn2.running_mean"])
     again = copy.deepcopy(backbone)
-    estimate_batch_norm(again, part_tiles.images, SMALL)
+    estimate_batch_norm(again, [part_tiles.images], SMALL)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, after[name]), name
 
@@ -105,6 +111,53 @@ def test_the_result_is_ready_for_use(backbone: Backbone, part_tiles: Tiles, tmp_
     run(backbone, part_tiles, tmp_path, pretrained=pretrained)
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("levels", "frozen"), [(1, ("conv1", "bn1", "layer1")), (2, ("conv1", "bn1", "layer1", "layer2"))]
+)
+def test_the_layers_of_frozen_levels_stay(
+    backbone: Backbone, part_tiles: Tiles, tmp_path: Path, levels: int, frozen: tuple[str, ...]
+) -> None:
+    before = copy.deepcopy(backbone.state_dict())
+    section = BRIEF.model_copy(update={"frozen_levels": levels})
+    run(backbone, part_tiles, tmp_path, pretrained=True, section=section)
+    for name, parameter in backbone.named_parameters():
+        assert torch.equal(parameter, before[name]) is name.startswith(frozen), name
+
+
+def test_the_classifier_learns_at_a_rate_of_its_own(backbone: Backbone, part_tiles: Tiles) -> None:
+    section = SECTION.model_copy(update={"frozen_levels": 2, "head_learning_rate": 0.5})
+    jigsaw = JigsawTask(backbone, "resnet18", source(part_tiles), preprocess=SMALL, section=section, pretrained=True)
+    tuned, head = jigsaw.parameters(0.25)
+    assert (tuned["lr"], head["lr"]) == (0.25, 0.5)
+    assert {id(p) for p in tuned["params"]} == {id(p) for p in backbone["layer3"].parameters()}
+    everything = {id(p) for p in jigsaw.module.parameters()} - {id(p) for p in backbone.parameters()}
+    assert {id(p) for p in head["params"]} == everything
+
+
+def test_a_blend_lies_between_the_weights_before_and_after(
+    backbone: Backbone, part_tiles: Tiles, tmp_path: Path
+) -> None:
+    before, blended = copy.deepcopy(backbone.state_dict()), copy.deepcopy(backbone)
+    run(backbone, part_tiles, tmp_path / "whole", pretrained=True)
+    section = BRIEF.model_copy(update={"blend": 0.25})
+    run(blended, part_tiles, tmp_path / "blend", pretrained=True, section=section)
+    for name, tuned in backbone.state_dict().items():
+        if tuned.is_floating_point():
+            expected = 0.75 * before[name] + 0.25 * tuned
+            torch.testing.assert_close(blended.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_are_those_of_the_tiles_that_were_learnt_from(
+    backbone: Backbone, part_tiles: Tiles, tmp_path: Path
+) -> None:
+    few = part_tiles.subset([3, 1, 8])
+    run(backbone, few, tmp_path, pretrained=False)
+    again = copy.deepcopy(backbone)
+    estimate_batch_norm(again, [few.copy()[0]], SMALL)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, backbone.state_dict()[name]), name
 
 
 def test_a_frozen_network_is_thawed(backbone: Backbone, part_tiles: Tiles, tmp_path: Path) -> None:
@@ -136,7 +189,7 @@ def test_an_example_is_the_same_in_every_batch_and_another_in_every_epoch(
 def test_the_estimate_is_the_mean_and_variance_over_all_tiles(part_tiles: Tiles) -> None:
     torch.manual_seed(0)
     network = build_backbone("resnet18")
-    estimate_batch_norm(network, part_tiles.images, SMALL)
+    estimate_batch_norm(network, [part_tiles.images], SMALL)
     normalised = (part_tiles.images / 255 - torch.tensor(SMALL.mean).view(3, 1, 1)) / torch.tensor(SMALL.std).view(
         3, 1, 1
     )

@@ -24,7 +24,7 @@ def backbone(part_tiles: Tiles) -> Backbone:
     """A ResNet-18 of random weights whose batch norms know the parts."""
     torch.manual_seed(0)
     network = build_backbone("resnet18")
-    estimate_batch_norm(network, part_tiles.images, SMALL)
+    estimate_batch_norm(network, [part_tiles.images], SMALL)
     return network.train()
 
 

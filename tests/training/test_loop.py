@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,9 @@ class Slope:
         logits = module(points).squeeze(1)
         value = nn.functional.binary_cross_entropy_with_logits(logits, side)
         return Loss(value, ((logits > 0) == (side > 0)).float().mean())
+
+    def parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters()), "lr": learning_rate}]
 
     def set_modes(self) -> None:
         self.modes += 1
@@ -224,7 +228,7 @@ def jigsaw_task() -> JigsawTask:
         "resnet18",
         Synthetic(tiles, ProceduralTextures(), 0),
         preprocess=PreprocessConfig(image_size=32),
-        section=JigsawSection(tiles=2, permutations=4),
+        section=JigsawSection(frozen_levels=0, tiles=2, permutations=4),
         pretrained=True,
     )
 

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from models.artifact import SCORES, load
 from models.errors import DatasetError, WeightsError
 from training.datasets import read_image
-from training.pipeline import TrainingRequest, TrainingResult, train_category
+from training.pipeline import train_category
 from training.progress import Progress
+from training.request import TrainingRequest, TrainingResult
 
 
 def train(request: TrainingRequest) -> TrainingResult:
@@ -43,13 +44,14 @@ def test_the_artifact_says_how_it_was_made_and_judges(ask: Callable[..., Trainin
     assert result.warnings
     assert "12 good images" in result.warnings[0]
 
-    assert [choice.stage for choice in manifest.choices] == ["jigsaw", "fusion"]
+    assert [choice.stage for choice in manifest.choices] == ["alignment", "jigsaw", "fusion", "settings"]
     names = {f"{what}_auroc_{how}" for what in ("image", "pixel") for how in ("with", "without")}
-    for choice in manifest.choices:
+    alignment, jigsaw, fusion, settings = manifest.choices
+    assert (alignment.kept, alignment.reason) == (False, "the recipe says never")
+    for choice in (jigsaw, fusion):
         assert choice.figures.keys() == names
         gain = sum(choice.figures[f"{w}_auroc_with"] - choice.figures[f"{w}_auroc_without"] for w in ("image", "pixel"))
         assert choice.kept == (gain / 2 >= request.recipe.validation.margin)
-    jigsaw, fusion = manifest.choices
     before = "with" if jigsaw.kept else "without"
     assert fusion.figures["image_auroc_without"] == jigsaw.figures[f"image_auroc_{before}"]
     after = "with" if fusion.kept else "without"
@@ -57,7 +59,8 @@ def test_the_artifact_says_how_it_was_made_and_judges(ask: Callable[..., Trainin
         "synthetic_image_auroc": fusion.figures[f"image_auroc_{after}"],
         "synthetic_pixel_auroc": fusion.figures[f"pixel_auroc_{after}"],
     }
-    assert (manifest.detector.fusion == "mfcsam") is fusion.kept
+    assert (manifest.detector.fusion == "none") is not fusion.kept
+    assert settings.figures == {"smoothing 4": sum(manifest.validation.values()) / 2}
 
     picture = read_image(samples / "flange/train/good/000.png")
     size = picture.shape[:2]
@@ -79,14 +82,14 @@ def test_the_same_run_gives_the_same_bytes(ask: Callable[..., TrainingRequest], 
     assert one.version == two.version
     assert one.artifact.read_bytes() == two.artifact.read_bytes()
     manifest = load(one.artifact).manifest
-    assert [(choice.kept, choice.reason) for choice in manifest.choices] == [(True, "the recipe says always")] * 2
-    assert manifest.detector.fusion == "mfcsam"
+    assert [(choice.kept, choice.reason) for choice in manifest.choices[1:]] == [(True, "the recipe says always")] * 2
+    assert manifest.detector.fusion == ask().recipe.fusion.form
     assert manifest.validation == {}
 
 
 def test_the_jigsaw_and_the_fusion_are_in_the_artifact(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:
     plain, staged = (load_file(train(ask(use=use, artifacts=tmp_path / use)).artifact) for use in ("never", "always"))
-    assert not torch.equal(plain["backbone.conv1.weight"], staged["backbone.conv1.weight"])
+    assert not torch.equal(plain["backbone.layer3.0.conv1.weight"], staged["backbone.layer3.0.conv1.weight"])
     assert not any(name.startswith("fusion.") for name in plain)
     assert any(name.startswith("fusion.") for name in staged)
     assert not any("head" in name for name in staged)
@@ -104,7 +107,7 @@ def test_a_stage_that_is_left_out_leaves_no_trace(ask: Callable[..., TrainingReq
 def test_a_texture_has_no_jigsaw(ask: Callable[..., TrainingRequest]) -> None:
     manifest = load(train(ask(use="always", category="cloth")).artifact).manifest
     assert manifest.kind == "texture"
-    jigsaw, fusion = manifest.choices
+    _, jigsaw, fusion = manifest.choices
     assert (jigsaw.kept, fusion.kept) == (False, True)
     assert "texture" in jigsaw.reason
 
@@ -120,7 +123,7 @@ def test_too_few_pictures_to_choose_are_said(
 ) -> None:
     few = copied(samples, tmp_path / "few", keep=9)
     manifest = load(train(ask(use="choose", data=few)).artifact).manifest
-    for choice in manifest.choices:
+    for choice in manifest.choices[1:]:
         assert not choice.kept
         assert choice.figures == {}
         assert "9 good images are too few" in choice.reason

@@ -4,7 +4,17 @@ import pytest
 from pydantic import ValidationError
 
 from models.errors import RecipeError
-from training.recipe import Recipe, read_recipe, shipped_recipes
+from training.fit_coupled import CoupledSection
+from training.fit_dense import DenseGaussianSection
+from training.fit_gaussian import GaussianSection
+from training.fit_memory_bank import MemoryBankSection
+from training.recipe import (
+    AlignmentSection,
+    MapSection,
+    Recipe,
+    read_recipe,
+    shipped_recipes,
+)
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -21,16 +31,25 @@ def test_every_shipped_recipe_can_be_used(name: str) -> None:
 def test_the_seed_recipe_is_the_source_to_the_letter() -> None:
     recipe = read_recipe("seed")
     assert (recipe.jigsaw.use, recipe.jigsaw.tiles) == ("always", 3)
-    assert recipe.fusion.use == "always"
-    assert recipe.gaussian.epsilon == 0.01
-    assert recipe.gaussian.channels == 550
+    assert (recipe.jigsaw.frozen_levels, recipe.jigsaw.blend) == (0, 1.0)
+    assert recipe.jigsaw.head_learning_rate == recipe.jigsaw.schedule.learning_rate  # it speaks of one Adam
+    assert (recipe.fusion.use, recipe.fusion.form) == ("always", "mfcsam")
+    assert recipe.alignment.use == "never"
+    assert recipe.scorer == DenseGaussianSection(channels=550, epsilon=0.01)
+    assert recipe.map.smoothing == (4.0,)
     assert recipe.calibration.rule == "train_max"
 
 
 def test_the_default_recipe_promises_a_false_reject_rate() -> None:
     recipe = read_recipe("default")
     assert (recipe.calibration.rule, recipe.calibration.false_reject_rate) == ("conformal", 0.02)
-    assert recipe.fusion.use == "choose"
+    assert (recipe.alignment.use, recipe.jigsaw.use, recipe.fusion.use) == ("choose",) * 3
+    assert recipe.scorer.name == "gaussian"
+
+
+def test_what_the_default_recipe_says_of_the_scorer_and_the_maps_are_the_defaults() -> None:
+    recipe = read_recipe("default")
+    assert (recipe.scorer, recipe.map, recipe.alignment) == (GaussianSection(), MapSection(), AlignmentSection())
 
 
 def test_a_file_sets_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -50,12 +69,50 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path, "")) == Recipe()
 
 
-def test_a_given_false_reject_rate_overrides_the_recipes(tmp_path: Path) -> None:
+def test_overrides_change_what_they_name(tmp_path: Path) -> None:
     named = write(tmp_path, "[calibration]\nfalse_reject_rate = 0.1\nfolds = 3\n")
     assert read_recipe(named).calibration.false_reject_rate == 0.1
-    overridden = read_recipe(named, false_reject_rate=0.3).calibration
+    rate = {"calibration": {"false_reject_rate": 0.3}}
+    overridden = read_recipe(named, overrides=rate).calibration
     assert (overridden.false_reject_rate, overridden.folds) == (0.3, 3)
-    assert read_recipe(write(tmp_path, ""), false_reject_rate=0.3).calibration.false_reject_rate == 0.3
+    assert read_recipe(write(tmp_path, ""), overrides=rate).calibration.false_reject_rate == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("gaussian", GaussianSection()),
+        ("dense_gaussian", DenseGaussianSection()),
+        ("memory_bank", MemoryBankSection()),
+        ("coupled", CoupledSection()),
+    ],
+)
+def test_another_scorer_replaces_the_recipes_with_all_its_settings(tmp_path: Path, name: str, section: object) -> None:
+    own = write(tmp_path, '[scorer]\nname = "coupled"\nvectors = 99\n')
+    expected = CoupledSection(vectors=99) if name == "coupled" else section
+    assert read_recipe(own, overrides={"scorer": {"name": name}}).scorer == expected
+    assert read_recipe(write(tmp_path, ""), overrides={"scorer": {"name": name}}).scorer == section
+
+
+def test_the_recipes_own_scorer_keeps_its_settings() -> None:
+    recipe = read_recipe("seed", overrides={"scorer": {"name": "dense_gaussian"}})
+    assert recipe == read_recipe("seed")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("rank = 8", (8,)),
+        ("rank = [8, 4]", (8, 4)),
+    ],
+)
+def test_a_value_is_one_or_a_list(tmp_path: Path, text: str, values: tuple[int, ...]) -> None:
+    recipe = read_recipe(write(tmp_path, f"[scorer]\nname = 'gaussian'\n{text}\n[map]\nsmoothing = [1, 0]\n"))
+    assert isinstance(recipe.scorer, GaussianSection)
+    assert recipe.scorer.rank == values
+    assert recipe.scorer.shrinkage == GaussianSection().shrinkage
+    assert recipe.map.smoothing == (1.0, 0.0)
+    assert read_recipe(write(tmp_path, "[alignment]\nways = 'shift'")).alignment.ways == ("shift",)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +123,28 @@ def test_a_given_false_reject_rate_overrides_the_recipes(tmp_path: Path) -> None
         ("[jigsaw.schedule]\nepochs = 3", "jigsaw.schedule.epochs"),
         ('[jigsaw]\nuse = "sometimes"', "jigsaw.use"),
         ("[jigsaw]\ntiles = 1", "jigsaw.tiles"),
+        ("[jigsaw]\nfrozen_levels = 3", "jigsaw.frozen_levels"),
+        ("[jigsaw]\nblend = 0.0", "jigsaw.blend"),
+        ('[fusion]\nform = "none"', "fusion.form"),
         ("[jigsaw]\ntiles = 2\npermutations = 30", "jigsaw"),
         ("[jigsaw.schedule]\nlearning_rate = 0.0", "jigsaw.schedule.learning_rate"),
         ("[fusion.schedule]\nlearning_rate = inf", "fusion.schedule.learning_rate"),
-        ("[gaussian]\nepsilon = nan", "gaussian.epsilon"),
-        ("[gaussian]\nchannels = 0", "gaussian.channels"),
+        ("[gaussian]\nrank = 3", "gaussian"),
+        ("[scorer]\nrank = 3", "scorer"),
+        ('[scorer]\nname = "forest"', "scorer"),
+        ('[scorer]\nname = "gaussian"\nepsilon = nan', "scorer.gaussian.epsilon"),
+        ('[scorer]\nname = "gaussian"\nrank = []', "scorer.gaussian.rank"),
+        ('[scorer]\nname = "gaussian"\nrank = [4, 0]', "scorer.gaussian.rank.1"),
+        ('[scorer]\nname = "gaussian"\nshrinkage = 0.0', "scorer.gaussian.shrinkage.0"),
+        ('[scorer]\nname = "gaussian"\npooling = [3, 2]', "scorer.gaussian.pooling.1"),
+        ('[scorer]\nname = "dense_gaussian"\nchannels = 0', "scorer.dense_gaussian.channels"),
+        ('[scorer]\nname = "dense_gaussian"\nrank = 3', "scorer.dense_gaussian.rank"),
+        ('[scorer]\nname = "memory_bank"\nlevels = [3, 2]', "scorer.memory_bank.levels"),
+        ('[scorer]\nname = "coupled"\nradius = "large"', "scorer.coupled.radius"),
+        ("[alignment]\nways = []", "alignment.ways"),
+        ('[alignment]\nways = ["turn"]', "alignment.ways.0"),
+        ("[alignment]\nstretches = 0.5", "alignment.stretches.0"),
+        ("[map]\nsmoothing = -1", "map.smoothing.0"),
         ("[calibration]\nfolds = 1", "calibration.folds"),
         ('[calibration]\nrule = "guess"', "calibration.rule"),
         ("[calibration]\nfalse_reject_rate = 1.0", "calibration.false_reject_rate"),
@@ -78,7 +152,11 @@ def test_a_given_false_reject_rate_overrides_the_recipes(tmp_path: Path) -> None
         ("[preprocess]\nimage_size = 100", "preprocess"),
         ("seed = -1", "seed"),
         ("calibration = 3", "calibration"),
-        ("[preprocess]\nimage_size = 32\n[gaussian]\nsmoothing = 8", r"recipe: .*gaussian\.smoothing of 8\.0 .* 32"),
+        ("[preprocess]\nimage_size = 32\n[map]\nsmoothing = [1, 8]", r"recipe: .*map\.smoothing of 8\.0 .* 32"),
+        ('[preprocess]\nalign = { name = "shift" }', r"recipe: .*preprocess\.align .* \[alignment\]"),
+        ("[preprocess]\nresize = 256", r'recipe: .*preprocess\.resize .*alignment\.use = "never"'),
+        ('[preprocess]\nresize = 256\ntiles = 2\n[alignment]\nuse = "never"', "preprocess"),
+        ("[preprocess]\nimage_size = 2048\ntiles = 8", "preprocess"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, setting: str) -> None:
@@ -88,9 +166,22 @@ def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, setti
 
 def test_an_overriding_rate_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"calibration\.false_reject_rate"):
-        read_recipe("default", false_reject_rate=2.0)
+        read_recipe("default", overrides={"calibration": {"false_reject_rate": 2.0}})
     with pytest.raises(RecipeError, match="calibration"):
-        read_recipe(write(tmp_path, "calibration = 3"), false_reject_rate=0.1)
+        read_recipe(write(tmp_path, "calibration = 3"), overrides={"calibration": {"false_reject_rate": 0.1}})
+    with pytest.raises(RecipeError, match="scorer"):
+        read_recipe(write(tmp_path, "scorer = 3"), overrides={"scorer": {"name": "coupled"}})
+
+
+def test_a_centre_can_be_cut_out_where_nothing_is_aligned(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, '[preprocess]\nresize = 256\n[alignment]\nuse = "never"'))
+    assert recipe.preprocess.resize == 256
+
+
+def test_tiles_leave_room_for_more_smoothing(tmp_path: Path) -> None:
+    text = "[preprocess]\nimage_size = 32\n[map]\nsmoothing = 8"
+    tiled = read_recipe(write(tmp_path, text), overrides={"preprocess": {"tiles": 3}})
+    assert tiled.preprocess.side == 96
 
 
 def test_a_missing_recipe_names_those_that_there_are(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_the_page_shows_the_figures_and_the_errors(evaluation: Evaluation, tmp_p
     shown = Page(page)
     assert shown.open == []
     for words in (
-        "plate", evaluation.version, f"{evaluation.image_auroc:.4f}", f"{evaluation.aupro:.4f}", "33.3%", "25.0%",
-        "square <b>", "good/2.png", "dirt/6.png", "square <b>/",
+        "plate", evaluation.version, f"{evaluation.image_auroc:.4f}", f"{evaluation.aupro:.4f}", "25.0%",
+        "33.3% (95 % interval 0.8% to 90.6%)", "square <b>", "good/2.png", "dirt/6.png", "square <b>/",
     ):  # fmt: skip
         assert words in shown.text
     pictures = [name for name in shown.sources if name.startswith("pictures/")]
@@ -119,6 +119,13 @@ def test_the_worst_come_first_and_not_all_are_shown(evaluation: Evaluation, tmp_
     places = [text.index(f"dirt/{image.path}:") for image in sorted(images, key=lambda i: i.score)[:8]]
     assert places == sorted(places)
     assert not (tmp_path / "pictures/miss-9.png").exists()
+
+
+def test_a_report_on_pictures_of_the_training_says_so(evaluation: Evaluation, tmp_path: Path) -> None:
+    assert "it has seen them" not in Page(write_report(evaluation, tmp_path)).text
+    shown = Page(write_report(replace(evaluation, seen_in_training=True), tmp_path))
+    assert "it has seen them" in shown.text
+    assert shown.open == []
 
 
 def test_good_pictures_alone_make_a_report(artifact: Artifact, evaluation: Evaluation, tmp_path: Path) -> None:

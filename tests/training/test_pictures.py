@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.alignment import AlignmentConfig
+from models.errors import DatasetError
+from models.preprocess import Preprocess, PreprocessConfig
+from training.pictures import Pictures
+from training.progress import Progress
+
+SMALL = Preprocess(PreprocessConfig(image_size=64))
+
+
+def written(folder: Path, *sizes: tuple[int, int]) -> list[Path]:
+    """Noise of these (width, height), in files."""
+    paths = []
+    for index, (width, height) in enumerate(sizes):
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        paths.append(folder / f"{index}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_pictures_are_as_the_network_takes_them(tmp_path: Path) -> None:
+    paths = written(tmp_path, (80, 60), (64, 64), (33, 90))
+    scratch = tmp_path / "scratch"
+    pictures = Pictures(paths, scratch, Progress.silent())
+    images = pictures.read(SMALL)
+    assert (images.shape, images.dtype) == ((3, 3, 64, 64), torch.uint8)
+    for image, path in zip(images, paths, strict=True):
+        assert torch.equal(image, SMALL.resize(np.asarray(Image.open(path))))
+    assert list(scratch.iterdir()) == []
+    wide = Preprocess(PreprocessConfig(image_size=64, align=AlignmentConfig(name="shift")))
+    assert pictures.read(wide).shape == (3, 3, 128, 128)
+
+
+def test_the_size_is_the_first_pictures_height_and_width(tmp_path: Path) -> None:
+    assert Pictures(written(tmp_path, (80, 60), (64, 64)), tmp_path, Progress.silent()).size == (60, 80)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "square"),
+    [
+        ([(64, 64), (90, 90)], True),
+        ([(100, 99), (99, 100)], True),
+        ([(64, 64), (80, 64)], False),
+        ([(64, 80)], False),
+    ],
+)
+def test_square_are_pictures_that_all_are_nearly(tmp_path: Path, sizes: list[tuple[int, int]], square: bool) -> None:
+    pictures = Pictures(written(tmp_path, *sizes), tmp_path, Progress.silent())
+    pictures.read(SMALL)
+    assert pictures.square is square
+
+
+def test_every_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    paths = written(tmp_path, (64, 64), (20, 64), (64, 64))
+    paths[2].write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match="2 of 3 pictures cannot be used") as refusal:
+        Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
+    assert "1.png: it is 20x64 pixels" in str(refusal.value)
+    assert "2.png: " in str(refusal.value)
+    assert "0.png" not in str(refusal.value)
+    assert "more" not in str(refusal.value)
+
+
+def test_of_many_unusable_ones_the_first_are_named(tmp_path: Path) -> None:
+    paths = written(tmp_path, *[(64, 64)] * 13)
+    for path in paths[1:]:
+        path.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"12 of 13 .*/10\.png.* \(and 2 more\)$") as refusal:
+        Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
+    assert "11.png" not in str(refusal.value)
+
+
+def test_a_first_picture_that_cannot_be_read_has_no_size(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match=r"0\.png"):
+        _ = Pictures([tmp_path / "0.png"], tmp_path, Progress.silent()).size
+
+
+def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(2)]
+    for path in paths:
+        Image.fromarray(np.full((64, 64), 4000, np.uint16)).save(path)
+    with pytest.raises(DatasetError, match="16-bit"):
+        Pictures(paths, tmp_path, Progress.silent()).read(SMALL)

@@ -1,0 +1,110 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from models.artifact import SCORES, load
+from models.errors import DatasetError
+from models.memory_bank import MemoryBankConfig
+from training.loop import Devices
+from training.pipeline import train_category
+from training.progress import Progress
+from training.recipe import Recipe
+from training.refit import refit_category
+from training.request import TrainingRequest, TrainingResult
+
+Refit = Callable[..., TrainingResult]
+BANK = {"name": "memory_bank", "share": 0.1, "projection": 16}
+
+
+@pytest.fixture
+def refit(samples: Path, tmp_path: Path) -> Refit:
+    """Refit the artifact at a path on all flanges, beside the artifacts of `ask`."""
+
+    def run(path: Path, *, data: Path = samples, **options: object) -> TrainingResult:
+        asked = {"category": None, "added": (), "false_reject_rate": None, **options}
+        return refit_category(
+            path,
+            data=data,
+            devices=Devices(),
+            artifacts=tmp_path / "artifacts",
+            progress=Progress.silent(),
+            **asked,  # type: ignore[arg-type]
+        )
+
+    return run
+
+
+def some(samples: Path, folder: Path, part: slice) -> Path:
+    """Some of the flanges, in a folder of their own."""
+    folder.mkdir()
+    for path in sorted((samples / "flange/train/good").iterdir())[part]:
+        shutil.copy(path, folder / f"{folder.name}-{path.name}")
+    return folder
+
+
+def train(request: TrainingRequest) -> Path:
+    return train_category(request, Progress.silent()).artifact
+
+
+def test_on_the_same_pictures_it_is_the_same_detector(ask: Callable[..., TrainingRequest], refit: Refit) -> None:
+    first = train(ask(use="always"))
+    result = refit(first)
+    before, after = load_file(first), load_file(result.artifact)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-4, msg=name)
+    assert load(result.artifact).manifest.refitted_from == first.stem
+    assert not [warning for warning in result.warnings if "fewer" in warning]
+    assert list((first.parents[1] / ".training").iterdir()) == []
+
+
+def test_the_same_refit_gives_the_same_bytes(ask: Callable[..., TrainingRequest], refit: Refit) -> None:
+    first = train(ask())
+    assert refit(first).artifact.read_bytes() == refit(first).artifact.read_bytes()
+
+
+def test_more_pictures_count_and_a_bank_grows_with_them(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    request = ask(data=some(samples, tmp_path / "old", slice(0, 8)))
+    recipe = request.recipe.model_dump(mode="json") | {"scorer": BANK}
+    first = train(ask(data=request.data, recipe=Recipe.model_validate(recipe)))
+    more = some(samples, tmp_path / "new", slice(8, 12))
+    result = refit(first, data=request.data, added=[more], false_reject_rate=0.25)
+    banks = [load(path).manifest.detector.scorer for path in (first, result.artifact)]
+    assert [bank.vectors for bank in banks if isinstance(bank, MemoryBankConfig)] == [51, 77]
+    assert load(result.artifact).manifest.dataset.images == len(load_file(result.artifact)[SCORES]) == 12
+    assert result.threshold.false_reject_rate == 0.25
+
+
+def test_fewer_pictures_than_before_are_told(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first = train(ask())
+    result = refit(first, data=some(samples, tmp_path / "few", slice(0, 5)))
+    assert "5 good images are fewer than the 12" in result.warnings[-1]
+
+
+def test_a_picture_that_comes_twice_is_refused(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path
+) -> None:
+    first = train(ask())
+    with pytest.raises(DatasetError, match=r"000\.png is there twice"):
+        refit(first, added=[samples / "flange/train/good"])
+
+
+def test_what_is_ignored_stays_ignored(ask: Callable[..., TrainingRequest], refit: Refit, tmp_path: Path) -> None:
+    painted = Image.new("RGB", (64, 64))
+    painted.paste((255, 0, 0), (0, 0, 32, 64))
+    painted.save(tmp_path / "ignore.png")
+    first = train(ask(ignore=tmp_path / "ignore.png"))
+    result = refit(first)
+    for path in (first, result.artifact):
+        detection = load(path).detector(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        assert not detection.map[0, :, :8].any()
+    assert load(result.artifact).manifest.ignored == load(first).manifest.ignored

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import RecipeError
+from training.scratch import scratch
+
+
+def test_an_array_of_zeros_that_can_be_written(tmp_path: Path) -> None:
+    array = scratch((3, 4, 5), np.float32, folder=tmp_path / "new" / "folder")
+    assert (array.shape, array.dtype) == ((3, 4, 5), np.float32)
+    assert not array.any()
+    array[1, 2] = 7
+    assert array.sum() == 35
+
+
+def test_it_has_no_name_even_while_it_is_in_use(tmp_path: Path) -> None:
+    arrays = [scratch((10,), np.uint8, folder=tmp_path) for _ in range(2)]
+    arrays[0][:] = 1
+    assert not arrays[1].any()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_is_said_when_it_is_asked_for_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no room for 1000000\.0 GB .*--artifacts"):
+        scratch((10**15,), np.uint8, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match="file"):
+        scratch((1,), np.uint8, folder=tmp_path / "file" / "folder")

@@ -1,0 +1,35 @@
+"""Many small decompositions at once: a thread for each core, and no threads within one.
+
+LAPACK's own threads do not help with matrices of a few hundred rows, and where the cores are shared they wait for
+each other so long that a fit takes a hundred times as long (benchmarks/small_decompositions.py). Results come in
+order and do not depend on the number of threads.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, device: torch.device) -> Iterator[Result]:
+    """`work` of each item, in order and without gradients. On CUDA one after another: there the device is parallel."""
+
+    def alone(item: Item) -> Result:
+        with torch.inference_mode():
+            return work(item)
+
+    if device.type != "cpu":
+        yield from map(alone, items)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(alone, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -1,0 +1,63 @@
+"""The good pictures of a run, read as the network takes them, into a file rather than into memory."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import DatasetError
+from models.preprocess import Preprocess
+from training.datasets import check_depth, read_image
+from training.progress import Progress
+from training.scratch import scratch
+
+_SMALLEST_EDGE = 32  # pixels; whatever is smaller was not taken by the camera of a line
+_NAMED = 10  # unusable pictures in one message
+_SQUARE = 0.02  # edges that differ by less, relatively, are equal
+
+
+class Pictures:
+    """Good pictures at `paths`; what is read of them lies in files in `folder`."""
+
+    def __init__(self, paths: list[Path], folder: Path, progress: Progress) -> None:
+        self._paths = paths
+        self._folder = folder
+        self._progress = progress
+        self._sizes: set[tuple[int, int]] = set()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first picture. DatasetError if it cannot be read."""
+        height, width = read_image(self._paths[0], smallest=_SMALLEST_EDGE).shape[:2]
+        return height, width
+
+    @property
+    def square(self) -> bool:
+        """Whether all pictures that were read are square, or nearly."""
+        return all(abs(height - width) <= _SQUARE * max(height, width) for height, width in self._sizes)
+
+    def read(self, preprocess: Preprocess) -> Tensor:
+        """All pictures as (n, 3, S, S) uint8, mapped to a file. DatasetError names those that cannot be used."""
+        side = preprocess.config.taken
+        images = scratch((len(self._paths), 3, side, side), np.uint8, folder=self._folder)
+        unusable = []
+        with self._progress.step("reading images", len(self._paths)) as step:
+            for image, path in zip(images, self._paths, strict=True):
+                try:
+                    pixels = read_image(path, smallest=_SMALLEST_EDGE)
+                except DatasetError as error:
+                    unusable.append(str(error))
+                else:
+                    self._sizes.add((pixels.shape[0], pixels.shape[1]))
+                    image[:] = preprocess.resize(pixels).numpy()
+                step.advance()
+        if unusable:
+            more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
+            raise DatasetError(
+                f"{len(unusable)} of {len(self._paths)} pictures cannot be used; mend or remove them: "
+                + " | ".join(unusable[:_NAMED])
+                + more
+            )
+        check_depth(self._paths)
+        return torch.from_numpy(images)

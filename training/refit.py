@@ -1,0 +1,118 @@
+"""An artifact's scorer and threshold anew, from more good pictures; everything that was learnt or chosen stays."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.artifact import Artifact, load, save
+from models.detector import DetectorConfig
+from models.errors import ArtifactError, DatasetError
+from models.manifest import DatasetRecord
+from models.memory_bank import MemoryBankConfig
+from training.datasets import added_images, fingerprint, training_images
+from training.loop import Devices
+from training.pictures import Pictures
+from training.progress import Progress
+from training.recipe import Recipe
+from training.request import TrainingResult
+from training.synthetic import Tiles
+from training.working_folder import SCRATCH, alone_in, packages
+from training.workshop import Workshop
+
+
+def refit_category(
+    path: Path,
+    *,
+    data: Path,
+    category: str | None,
+    added: Sequence[Path],
+    false_reject_rate: float | None,
+    devices: Devices,
+    artifacts: Path,
+    progress: Progress,
+) -> TrainingResult:
+    """Write a new artifact beside the one at `path`, fitted to the good pictures in `data` and the folders `added`.
+
+    Raises ArtifactError, DatasetError or RecipeError with what to do.
+    """
+    artifact = load(path)
+    recipe = _recipe(artifact, false_reject_rate)
+    paths = _pictures(data, category or artifact.manifest.category, added)
+    folder = artifacts / SCRATCH / f"{artifact.manifest.category}-refit-{artifact.version}"
+    workshop = Workshop(
+        recipe=recipe,
+        arch=artifact.manifest.detector.arch,
+        pretrained=True,
+        devices=devices,
+        folder=folder,
+        progress=progress,
+    )
+    old = artifact.detector
+    images = Pictures(paths, folder, progress).read(old.preprocess)
+    config = _config(artifact, workshop, len(paths))
+    detector = workshop.assemble(config, old.backbone, old.fusion)
+    detector.smoothing.load_state_dict(old.smoothing.state_dict())
+    with alone_in(folder):
+        record, scores, warning = workshop.complete(detector, Tiles.without_foregrounds(images))
+    manifest = artifact.manifest.model_copy(
+        update={
+            "detector": config,
+            "threshold": record,
+            "dataset": DatasetRecord(images=len(paths), fingerprint=fingerprint(paths)),
+            "refitted_from": artifact.version,
+            "recipe": recipe.model_dump(mode="json"),
+            "packages": packages(),
+        }
+    )
+    written = load(save(detector, manifest, scores, folder=artifacts))
+    shutil.rmtree(folder)
+    fewer = _fewer(artifact, len(paths))
+    return TrainingResult(
+        artifact=written.path,
+        category=manifest.category,
+        version=written.version,
+        kind=manifest.kind,
+        threshold=record,
+        choices=manifest.choices,
+        validation=manifest.validation,
+        seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
+        warnings=tuple(text for text in (warning, fewer) if text),
+    )
+
+
+def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
+    """The recipe that the artifact was made by. ArtifactError where this JigSight does not know it any more."""
+    try:
+        recipe = Recipe.model_validate(artifact.manifest.recipe)
+    except ValueError as error:
+        raise ArtifactError(f"{artifact.path}: its recipe cannot be used again ({error}). Train it anew.") from error
+    if false_reject_rate is None:
+        return recipe
+    calibration = recipe.calibration.model_copy(update={"false_reject_rate": false_reject_rate})
+    return recipe.model_copy(update={"calibration": calibration})
+
+
+def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
+    paths = training_images(data, category)
+    known = {path.resolve() for path in paths}
+    for folder in added:
+        more = added_images(folder)
+        if twice := [path for path in more if path.resolve() in known]:
+            raise DatasetError(f"{twice[0]} is there twice: it would count twice, and thresholds come out too low.")
+        known |= {path.resolve() for path in more}
+        paths += more
+    return paths
+
+
+def _config(artifact: Artifact, workshop: Workshop, images: int) -> DetectorConfig:
+    """The detector's shape; a memory bank's size follows from the number of pictures."""
+    config = artifact.manifest.detector
+    scorer = workshop.fitter.first(images) if isinstance(config.scorer, MemoryBankConfig) else config.scorer
+    return config.model_copy(update={"scorer": scorer})
+
+
+def _fewer(artifact: Artifact, images: int) -> str | None:
+    before = artifact.manifest.dataset.images
+    if images >= before:
+        return None
+    return f"{images} good images are fewer than the {before} that it was made from: give the old ones too, with --data"

@@ -1,0 +1,29 @@
+"""Large arrays on disk that nobody else sees, so that memory does not grow with the number of pictures."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from models.errors import RecipeError
+
+
+def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArray[Any]:
+    """An array of zeros, mapped to a file in `folder` that has no name and is gone with the array.
+
+    Raises RecipeError where there is no room for it.
+    """
+    size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # really there: a full disk would end in a bus error
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        raise RecipeError(
+            f"There is no room for {size / 1e9:.1f} GB of pictures or features in {folder} ({error.strerror}). Make "
+            "some, give another folder with --artifacts, or use fewer pictures."
+        ) from error

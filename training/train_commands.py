@@ -1,0 +1,203 @@
+"""The commands that make artifacts: train, and refit with more pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from safetensors import SafetensorError
+
+from models.backbone import ARCHITECTURES
+from models.device import Device, pick_device
+from models.errors import JigSightError
+from models.locate_artifact import find_artifact
+from training import options
+from training.loop import Devices
+from training.output import check_outputs, is_stdout, warn, write_json
+from training.pipeline import train_category
+from training.progress import Progress
+from training.recipe import read_recipe, shipped_recipes
+from training.refit import refit_category
+from training.request import TrainingRequest, TrainingResult
+
+Scorer = Literal["gaussian", "memory_bank", "coupled", "dense_gaussian"]
+Alignment = Literal["choose", "always", "never"]
+
+
+def train(
+    data: options.Data,
+    category: options.Category = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"{', '.join(shipped_recipes())}, or a TOML file (copy one of training/recipes).")
+    ] = "default",
+    arch: Annotated[str, typer.Option(help=f"The backbone: {', '.join(ARCHITECTURES)}.")] = "wide_resnet50_2",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="imagenet (downloaded once by torchvision), a .pth or .safetensors state dict, a JigSight artifact "
+            "whose backbone to start from, or none (random: for trials only)."
+        ),
+    ] = "imagenet",
+    textures: options.Textures = None,
+    scorer: Annotated[
+        Scorer | None,
+        typer.Option(help="gaussian, memory_bank (PatchCore), coupled (CFA) or dense_gaussian. Default: the recipe's."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=32, max=2048, help="Edge of what the network sees in pixels, a multiple of 32. Default: 224."),
+    ] = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="Cut pictures into N x N such squares, for defects too small otherwise."),
+    ] = None,
+    align: Annotated[
+        Alignment | None,
+        typer.Option(help="Bring parts into one place and direction: choose (where it helps), always or never."),
+    ] = None,
+    ignore: Annotated[
+        Path | None, typer.Option(help="PNG in which is painted what not to look at: fixtures, moving backgrounds.")
+    ] = None,
+    kind: Annotated[
+        options.Kind, typer.Option(help="object: a part on a background; texture: material that fills the picture.")
+    ] = "auto",
+    false_reject_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the recipe's."),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA if there is one.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="How many devices train the jigsaw and the fusion.")] = 1,
+    artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
+    json_file: options.Json = None,
+) -> None:
+    """Train a category on pictures of good parts and write its artifact.
+
+    A run that was interrupted goes on where it was when the same command is given again.
+    """
+    console = Console(stderr=True)
+    check_outputs(json_file, folders={"--artifacts": artifacts})
+    if arch not in ARCHITECTURES:
+        raise JigSightError(f"There is no architecture '{arch}': there are {', '.join(ARCHITECTURES)}.")
+    overrides = _overrides(
+        calibration={"false_reject_rate": false_reject_rate},
+        scorer={"name": scorer},
+        preprocess={"image_size": image_size, "tiles": tiles},
+        alignment={"use": align},
+    )
+    request = TrainingRequest(
+        data=data,
+        category=category,
+        recipe=read_recipe(recipe, overrides=overrides),
+        ignore=ignore,
+        arch=arch,
+        weights=weights,
+        textures=textures,
+        kind=kind,
+        devices=Devices(accelerator=pick_device(device).type, count=devices),
+        artifacts=artifacts,
+    )
+    if weights == "none":
+        console.print(
+            "[bold yellow]The backbone starts from random weights.[/] That is for trials: a detector for production "
+            "needs --weights imagenet or a file."
+        )
+    result = _run(lambda: train_category(request, Progress(console)), artifacts=artifacts, console=console)
+    _conclude(result, json_file, console)
+
+
+def refit(
+    artifact: Annotated[
+        Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
+    ],
+    data: options.Data,
+    category: options.Category = None,
+    add: Annotated[
+        list[Path] | None, typer.Option(help="One more folder of pictures of good parts; may be repeated.")
+    ] = None,
+    false_reject_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the artifact's."),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")] = "auto",
+    artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
+    json_file: options.Json = None,
+) -> None:
+    """Fit an artifact's scorer and threshold again, to more pictures of good parts: minutes instead of a training.
+
+    Alignment, backbone, fusion and settings stay as they were chosen. Give all pictures that are to count: the old
+    ones with --data, new ones there too or with --add. The artifact that is refitted stays as it is.
+    """
+    console = Console(stderr=True)
+    check_outputs(json_file, folders={"--artifacts": artifacts})
+    found = find_artifact(artifact)
+    console.print(f"Refitting {found}.", markup=False, highlight=False, soft_wrap=True)
+    result = _run(
+        lambda: refit_category(
+            found,
+            data=data,
+            category=category,
+            added=add or [],
+            false_reject_rate=false_reject_rate,
+            devices=Devices(accelerator=pick_device(device).type),
+            artifacts=artifacts,
+            progress=Progress(console),
+        ),
+        artifacts=artifacts,
+        console=console,
+    )
+    _conclude(result, json_file, console)
+
+
+def _overrides(**sections: dict[str, object]) -> dict[str, dict[str, object]]:
+    """The settings that were given, by section."""
+    given = {
+        section: {name: value for name, value in settings.items() if value is not None}
+        for section, settings in sections.items()
+    }
+    return {section: settings for section, settings in given.items() if settings}
+
+
+def _run(work: Callable[[], TrainingResult], *, artifacts: Path, console: Console) -> TrainingResult:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command goes on where this one stopped.")
+        raise typer.Exit(130) from None
+    except SafetensorError as error:  # what writing an artifact to a full disk ends in
+        raise JigSightError(
+            f"The artifact cannot be written to {artifacts}: {error}. Make room or give another --artifacts; "
+            "the same command goes on where this one stopped."
+        ) from error
+
+
+def _conclude(result: TrainingResult, json_file: Path | None, console: Console) -> None:
+    _say_result(result, console)
+    typer.echo(result.artifact, err=is_stdout(json_file))
+    if json_file is not None:
+        write_json(json_file, _document(result))
+
+
+def _say_result(result: TrainingResult, console: Console) -> None:
+    for warning in result.warnings:
+        warn(f"{warning}.", console)
+    rate = result.threshold.false_reject_rate
+    rule = result.threshold.rule if rate is None else f"{result.threshold.rule}, false-reject rate {rate:g}"
+    said = f"{result.category} {result.version}: threshold {result.threshold.value:.4f} ({rule})"
+    console.print(said, markup=False, highlight=False)
+
+
+def _document(result: TrainingResult) -> dict[str, object]:
+    return {
+        "artifact": str(result.artifact),
+        "category": result.category,
+        "version": result.version,
+        "kind": result.kind,
+        "threshold": result.threshold.value,
+        "threshold_rule": result.threshold.rule,
+        "alpha": result.threshold.false_reject_rate,
+        "choices": [choice.model_dump() for choice in result.choices],
+        "validation": result.validation,
+        "seconds": result.seconds,
+        "warnings": list(result.warnings),
+    }
