@@ -1,0 +1,1 @@
+"""Categories by methods: the comparison that the source makes, on any folder shaped like MVTec AD."""
