@@ -15,7 +15,7 @@ import service.cli
 from models.errors import JigSightError
 
 _MODULES_OF_THE_EXTRA = ("filelock", "lightning_fabric", "matplotlib")
-_COMMANDS_OF_THE_EXTRA = ("demo", "sample", "synth", "train", "evaluate")
+_COMMANDS_OF_THE_EXTRA = ("demo", "sample", "synth", "train", "refit", "evaluate", "benchmark")
 _ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 app = typer.Typer(

@@ -82,6 +82,9 @@ def inspect(
     images: Annotated[list[Path], typer.Argument(help="Picture files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     heatmaps: Annotated[Path | None, typer.Option(help="Write an overlay for each picture into DIR.")] = None,
+    false_reject_rate: Annotated[
+        float | None, typer.Option(min=0.0001, max=0.5, help="Judge at this rate instead of the artifact's own.")
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to judge.")] = "auto",
 ) -> None:
     """Judge picture files without a server.
@@ -93,7 +96,8 @@ def inspect(
     if found != artifact:
         typer.echo(f"Judging with {found}.", err=True)
     loaded = load(found, device=pick_device(device))
-    judged = findings(loaded, images, heatmaps=heatmaps)
+    threshold = None if false_reject_rate is None else _threshold(loaded, false_reject_rate)
+    judged = findings(loaded, images, heatmaps=heatmaps, threshold=threshold)
     messages = Console(stderr=True)
     results = list(track(judged, "judging", total=len(images), console=messages, transient=True))
     if as_json:
@@ -104,6 +108,15 @@ def inspect(
         if not each.complete:
             typer.echo(f"{each.path}: {each.error or each.heatmap_error}", err=True)
     raise typer.Exit(_exit_code(results))
+
+
+def _threshold(artifact: Artifact, rate: float) -> float:
+    """The threshold for a false-reject rate; says so where the good pictures were too few for it."""
+    least = artifact.calibration.attainable_alpha
+    if rate < least:
+        count = artifact.manifest.dataset.images
+        typer.echo(f"warning: {count} good pictures cannot vouch for a rate of {rate:g}; expect {least:.2g}.", err=True)
+    return artifact.calibration.threshold(rate)
 
 
 class _Server(uvicorn.Server):
@@ -160,14 +173,15 @@ def _exit_code(results: list[Finding]) -> int:
 
 def _table(artifact: Artifact, results: list[Finding]) -> Table:
     table = Table(title=f"{artifact.manifest.category}, version {artifact.version}")
-    for heading in ("picture", "verdict", "score", "threshold", "p-value", "regions"):
+    for heading in ("picture", "verdict", "score", "threshold", "margin", "p-value", "regions"):
         table.add_column(heading, justify="left" if heading in ("picture", "verdict") else "right")
     for each in results:
         if each.judgement is None:
             table.add_row(escape(str(each.path)), "[yellow]not judged[/]")
             continue
         colour = "red" if each.judgement.verdict == "fail" else "green"
-        numbers = (each.judgement.score, each.judgement.threshold, each.judgement.p_value)
+        judged = each.judgement
+        numbers = (judged.score, judged.threshold, judged.margin, judged.p_value)
         table.add_row(
             escape(str(each.path)),
             f"[{colour}]{each.judgement.verdict}[/]",
@@ -189,7 +203,8 @@ def _entry(finding: Finding) -> dict[str, Any]:
     if finding.judgement is None or finding.size is None:
         return {"path": str(finding.path), "verdict": None, "error": finding.error}
     height, width = finding.size
-    entry = {"path": str(finding.path), "width": width, "height": height, **asdict(finding.judgement)}
+    judged = asdict(finding.judgement) | {"margin": finding.judgement.margin}
+    entry = {"path": str(finding.path), "width": width, "height": height, **judged}
     if finding.heatmap_error is not None:
         return entry | {"heatmap": None, "heatmap_error": finding.heatmap_error}
     return entry | ({"heatmap": str(finding.heatmap)} if finding.heatmap else {})

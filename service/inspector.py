@@ -100,7 +100,8 @@ class Inspector:
                 "inference_ms": _milliseconds(reading.inference_seconds),
             },
         )
-        self.store.add(record, maps.pack(reading.map, threshold=judgement.threshold))
+        pixel = artifact.manifest.threshold.pixel
+        self.store.add(record, maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel))
         return record
 
 

@@ -33,8 +33,13 @@ class Finding:
         return self.error is None and self.heatmap_error is None
 
 
-def findings(artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None) -> Iterator[Finding]:
-    """Judge each file in turn. With `heatmaps`, overlays are written into that folder."""
+def findings(
+    artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None, threshold: float | None = None
+) -> Iterator[Finding]:
+    """Judge each file in turn, at the artifact's own threshold by default.
+
+    With `heatmaps`, overlays are written into that folder.
+    """
     taken: set[str] = set()
     for path in paths:
         target = heatmaps / _free_name(path.stem, taken) if heatmaps else None
@@ -44,21 +49,29 @@ def findings(artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None
             yield Finding(path, error=f"It cannot be read: {error.strerror}.")
             continue
         try:
-            yield _judge(artifact, path, data, heatmap=target)
+            yield _judge(artifact, path, data, heatmap=target, threshold=threshold)
         except (ImageError, ScoreError) as error:
             yield Finding(path, error=str(error))
 
 
-def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None) -> Finding:
+def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None, threshold: float | None) -> Finding:
     rgb = decode(data)
     size = rgb.shape[:2]
     (reading,) = detect(artifact, [artifact.detector.preprocess.resize(rgb)])
-    judgement = artifact.judge(reading.score, reading.map, size=size)
+    judgement = artifact.judge(reading.score, reading.map, size=size, threshold=threshold)
     found = Finding(path, judgement=judgement, size=size)
     if heatmap is None:
         return found
-    preprocess = artifact.manifest.detector.preprocess
-    drawn = render("overlay", reading.map, judgement.threshold, preprocess, size=size, image=rgb)
+    manifest = artifact.manifest
+    drawn = render(
+        "overlay",
+        reading.map,
+        judgement.threshold,
+        manifest.detector.preprocess,
+        size=size,
+        image=rgb,
+        pixel_threshold=manifest.threshold.pixel,
+    )
     try:
         heatmap.parent.mkdir(parents=True, exist_ok=True)
         heatmap.write_bytes(encode_png(drawn))

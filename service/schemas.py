@@ -18,10 +18,10 @@ class _Answer(BaseModel):
 
 
 class Region(_Answer):
-    """A connected part of the picture whose scores are above the threshold."""
+    """A connected part of the picture around a place whose score is above the threshold."""
 
     box: Annotated[tuple[int, int, int, int], Field(description="x, y, width, height")]
-    area: Annotated[int, Field(description="pixels above the threshold")]
+    area: Annotated[int, Field(description="its pixels")]
     peak: Annotated[float, Field(description="its highest score")]
 
 
@@ -60,6 +60,10 @@ class Inspection(_Answer):
     verdict: Literal["pass", "fail"]
     score: Annotated[float, Field(description="how unlike good parts its worst place is")]
     threshold: float
+    margin: Annotated[
+        float,
+        Field(description="share of the threshold that is left (positive: passes) or exceeded (negative: fails)"),
+    ]
     p_value: Annotated[Share, Field(description="how often a good part scores at least as high")]
     regions: Annotated[list[Region], Field(description="highest peak first; none if the part passes")]
     image: ImageSize
@@ -72,6 +76,7 @@ class Threshold(_Answer):
     """A score above `value` fails; how it was set."""
 
     value: float
+    pixel: Annotated[float | None, Field(description="defect regions reach down to this; null: to `value`")]
     rule: ThresholdRule
     false_reject_rate: Annotated[float | None, Field(description="wished share of good parts rejected")]
     attainable_false_reject_rate: Annotated[

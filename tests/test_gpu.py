@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import jigsight
 from models.artifact import load
+from models.images import decode
 from models.manifest import Kind
 from training.batch_norm import estimate_batch_norm
 from training.finetune import finetune
@@ -26,22 +27,34 @@ KIND: Kind = "texture"
 RECIPE = """
 [preprocess]
 image_size = 64
+[alignment]
+use = "{align}"
 [jigsaw]
 use = "always"
 tiles = 2
 permutations = 4
-schedule = { max_epochs = 2, batch_size = 8 }
+schedule = {{ max_epochs = 2, batch_size = 8 }}
 [fusion]
 use = "always"
-schedule = { max_epochs = 2, batch_size = 8 }
-[gaussian]
-channels = 16
+schedule = {{ max_epochs = 2, batch_size = 8 }}
+[scorer]
+{scorer}
+[map]
+smoothing = 2.0
 """
 
 
-def test_trained_on_cuda_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
-    parts = write_category(tmp_path / "parts", "flange", train=12, test_good=2, test_defective=1, size=96)
-    (tmp_path / "tiny.toml").write_text(RECIPE)
+@pytest.mark.parametrize(
+    ("scorer", "align"),
+    [
+        ('name = "gaussian"\nrank = 4\nshrinkage = 0.1\npooling = 3', "always"),
+        ('name = "dense_gaussian"\nchannels = 16', "never"),
+    ],
+    ids=["gaussian", "dense"],
+)
+def test_trained_on_cuda_scores_alike_on_cuda_and_cpu(tmp_path: Path, scorer: str, align: str) -> None:
+    parts = write_category(tmp_path / "parts", "flange", train=12, test_good=2, test_defective=3, size=96)
+    (tmp_path / "tiny.toml").write_text(RECIPE.format(scorer=scorer, align=align))
     arguments = [
         "train",
         "--data",
@@ -65,7 +78,8 @@ def test_trained_on_cuda_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     artifact = Path(json.loads((tmp_path / "train.json").read_text())["artifact"])
     on_cpu, on_cuda = load(artifact, device="cpu"), load(artifact, device="cuda")
-    tiles = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    pictures = [decode(path.read_bytes()) for path in sorted((parts / "test").rglob("*.png"))]
+    tiles = torch.stack([on_cpu.detector.preprocess.resize(picture) for picture in pictures])
     with torch.inference_mode():
         expected, got = on_cpu.detector(tiles), on_cuda.detector(tiles.cuda())
     # float32 throughout (`full_precision`): what is left is the order of sums, amplified by the whitening.
@@ -77,11 +91,11 @@ def test_a_run_on_cuda_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
     devices, recipe = Devices("cuda"), Recipe()
     workshop = Workshop(recipe, "resnet18", False, devices, tmp_path, Progress.silent())
-    source = Synthetic(make_tiles(images, KIND), ProceduralTextures(), 0)
+    source = Synthetic(make_tiles(images, KIND, folder=tmp_path), ProceduralTextures(), 0)
     losses = []
     for epochs in (1, 3):
         backbone = workshop.new_backbone()
-        estimate_batch_norm(backbone, images, recipe.preprocess)
+        estimate_batch_norm(backbone, [images], recipe.preprocess)
         schedule = Schedule(max_epochs=epochs, batch_size=8, patience=10)
         losses = finetune(
             backbone,

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.heatmaps import encode_png, render
 from models.images import decode
+from models.verdict import margin
 from service import maps
 from service.errors import ImageNotKept
 from service.problems import documented
@@ -131,6 +132,7 @@ def _heatmap(service: Service, key: UUID, style: Style) -> Response:
         manifest.detector.preprocess,
         size=(record.height, record.width),
         image=image,
+        pixel_threshold=manifest.threshold.pixel,
     )
     return Response(encode_png(drawn), media_type="image/png")
 
@@ -166,6 +168,7 @@ def _inspection(request: Request, record: Record) -> Inspection:
         verdict=record.verdict,
         score=record.score,
         threshold=record.threshold,
+        margin=margin(record.score, record.threshold),
         p_value=record.p_value,
         regions=[Region(**region) for region in record.regions],
         image=ImageSize(width=record.width, height=record.height),

@@ -65,6 +65,7 @@ def test_json_has_the_detector_s_own_numbers(
     (alone,) = detect(artifact, [artifact.detector.preprocess.resize(decode(bad(1)))])
     assert judged["verdict"] == "fail"
     assert judged["score"] == pytest.approx(alone.score, rel=1e-4)
+    assert judged["margin"] == pytest.approx(1 - alone.score / artifact.manifest.threshold.value, rel=1e-4)
     assert (judged["width"], judged["height"]) == (128, 96)
     assert judged["regions"][0]["peak"] == pytest.approx(alone.score, rel=1e-4)
     assert refused["verdict"] is None

@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from models.artifact import Artifact
+from models.artifact import Artifact, save
 from service.app import create_app
 from service.settings import Settings
 
@@ -44,6 +45,25 @@ def test_the_four_heatmaps(client: TestClient, artifact: Artifact, bad: Picture)
     assert raw.shape == (16, 16)
     assert float(raw.max()) == pytest.approx(inspection["score"], rel=1e-3)
     assert client.get(path).content == drawn["overlay"].content
+
+
+def test_the_mask_shows_regions_down_to_the_pixel_threshold(
+    settings: Settings, artifact: Artifact, tmp_path: Path, bad: Picture
+) -> None:
+    record = artifact.manifest.threshold
+    reaching = record.model_copy(update={"pixel": record.value / 4})
+    manifest = artifact.manifest.model_copy(update={"threshold": reaching})
+    save(artifact.detector, manifest, artifact.calibration.scores, folder=tmp_path / "reaching")
+    shown = []
+    for folder in (settings.artifacts, tmp_path / "reaching"):
+        own = settings.model_copy(update={"artifacts": folder, "data": tmp_path / f"data of {folder.name}"})
+        with TestClient(create_app(own)) as client:
+            inspection = client.post(POST, content=bad(1)).json()
+            mask = client.get(inspection["links"]["self"] + "/heatmap?style=mask").content
+        area = sum(region["area"] for region in inspection["regions"])
+        assert (np.asarray(Image.open(io.BytesIO(mask))) > 0).sum() == pytest.approx(area, rel=0.05)
+        shown.append(area)
+    assert shown[1] > 1.2 * shown[0]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from models.artifact import Artifact
+from models.alignment import AlignmentConfig
+from models.artifact import Artifact, load
 from models.images import decode
+from models.preprocess import PreprocessConfig
 from service.app import create_app
 from service.engine import detect
 from service.settings import Settings
@@ -42,6 +44,8 @@ def test_a_good_part_passes_and_a_defective_one_fails(client: TestClient, good: 
     failed = client.post(POST, content=bad(1)).json()
     assert failed["verdict"] == "fail"
     assert failed["score"] > failed["threshold"] > passed.json()["score"]
+    assert failed["margin"] == pytest.approx(1 - failed["score"] / failed["threshold"])
+    assert failed["margin"] < 0 < passed.json()["margin"] < 1
     assert failed["p_value"] == pytest.approx(1 / 25)
     x, y, width, height = failed["regions"][0]["box"]
     assert x <= 80
@@ -58,6 +62,24 @@ def test_the_score_is_the_detector_s_own(client: TestClient, artifact: Artifact,
     assert answer["score"] == pytest.approx(alone.score, rel=1e-4)
     assert answer["version"] == artifact.version
     assert answer["threshold"] == artifact.manifest.threshold.value
+
+
+def test_a_category_may_have_tiles_and_a_frame_of_its_own(
+    make: Callable[..., Path], settings: Settings, tmp_path: Path, bad: Picture
+) -> None:
+    align = AlignmentConfig(name="rotate", along=1.2)
+    preprocess = PreprocessConfig(image_size=32, tiles=2, align=align)
+    own = load(make(tmp_path / "artifacts", preprocess=preprocess))
+    (alone,) = detect(own, [own.detector.preprocess.resize(decode(bad(1)))])
+    with TestClient(create_app(settings.model_copy(update={"artifacts": tmp_path / "artifacts"}))) as client:
+        answer = client.post(POST, content=bad(1)).json()
+        raw = client.get(answer["links"]["self"] + "/heatmap?style=raw")
+    assert answer["verdict"] == "fail"
+    assert answer["score"] == pytest.approx(alone.score, rel=1e-4)
+    x, y, width, height = answer["regions"][0]["box"]
+    assert x < 96 < x + width  # the middle of the defect, in the picture as it came
+    assert y < 72 < y + height
+    assert raw.headers["x-map-shape"] == "32,32"
 
 
 def test_the_answer_leads_on(client: TestClient, bad: Picture) -> None:
@@ -195,7 +217,7 @@ def test_a_score_that_is_no_number_is_never_a_pass(
 ) -> None:
     scorer = running(client).registry.entry("plate").active.detector.scorer
     with torch.no_grad():
-        scorer.mean.fill_(value)
+        scorer.mean1.fill_(value)
     answer = client.post(POST, content=good(1))
     assert answer.status_code == 500
     assert answer.json()["type"] == "urn:jigsight:problem:score-error"

@@ -23,6 +23,19 @@ def test_rounding_carries_nothing_across_the_threshold(threshold: float, shifts:
     np.testing.assert_allclose(packed, score_map, rtol=2e-3, atol=1e-4)
 
 
+def test_rounding_carries_nothing_across_the_pixel_threshold_either() -> None:
+    score_map = np.array([[9.9999, 10.0001], [4.9999, 5.0001]], np.float32)
+    packed = maps.pack(score_map, threshold=10.0, pixel_threshold=5.0)
+    np.testing.assert_array_equal(packed > 10.0, [[False, True], [False, False]])
+    np.testing.assert_array_equal(packed > 5.0, [[True, True], [False, True]])
+
+
+def test_the_threshold_outweighs_a_pixel_threshold_beside_it() -> None:
+    score_map = np.array([[1000.05]], np.float32)  # float16 knows 1000 and 1000.5
+    assert maps.pack(score_map, threshold=1000.1, pixel_threshold=1000.02).tolist() == [[1000.0]]
+    assert maps.pack(score_map, threshold=1000.04, pixel_threshold=1000.02).tolist() == [[1000.5]]
+
+
 def test_what_is_too_large_for_half_precision_stays_finite() -> None:
     packed = maps.pack(np.array([[1e9, 1.0]], np.float32), threshold=10.0)
     assert packed.tolist() == [[65504.0, 1.0]]
