@@ -19,6 +19,8 @@ from training.metrics import image_auroc, pixel_auroc
 def main() -> None:
     """Score the artifact's category both ways and print both AUROCs."""
     artifact = load(Path(sys.argv[1]))
+    if artifact.manifest.detector.preprocess.align is not None:
+        raise SystemExit("Give an artifact that was trained with --align never: maps are compared as they lie.")
     detector, size = artifact.detector, artifact.manifest.detector.preprocess.image_size
     literal = Smoothing(artifact.manifest.detector.smoothing)
     ours: list[torch.Tensor] = []
@@ -28,7 +30,7 @@ def main() -> None:
     for sample in samples:
         tile = detector.preprocess.resize(read_image(sample.path)).unsqueeze(0)
         with torch.inference_mode():
-            distances = detector.scorer(detector.levels(tile)).unsqueeze(1)
+            distances = detector.scorer(detector.levels(tile)[0]).unsqueeze(1)
             smooth = detector.smoothing(distances.squeeze(1)).unsqueeze(1)
             ours.append(F.interpolate(smooth, (size, size), mode="bilinear")[0, 0])
             theirs.append(literal(F.interpolate(distances, (size, size), mode="bilinear").squeeze(1))[0])

@@ -1,0 +1,75 @@
+"""Does memory grow with the number of pictures? The peak of a whole training run for several numbers of them.
+
+python benchmarks/memory.py [--images 500 2000] [--arch mobilenet_v2] [--image-size 224]
+
+Pictures are noise on a grey ground, written to a temporary folder; weights are random, jigsaw and fusion left out, the
+scorer is that of the default recipe. What counts is memory that cannot be given back (RssAnon of Linux, sampled every
+50 ms): pictures and features lie in files, whose pages the system drops when it needs room.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+_RECIPE = """
+[alignment]
+use = "never"
+[jigsaw]
+use = "never"
+[fusion]
+use = "never"
+[scorer]
+name = "gaussian"
+"""
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        cv2.imwrite(str(folder / f"{index:05}.png"), rng.normal(128, 20, (128, 128, 3)).clip(0, 255).astype(np.uint8))
+
+
+def peak(command: list[str]) -> tuple[float, float]:
+    """Peak of a process' anonymous memory in MB, and the seconds that it ran."""
+    started, highest = time.perf_counter(), 0
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                highest = max(highest, int(line.split()[1]))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
+    return highest / 1024, time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[500, 2000])
+    parser.add_argument("--arch", default="mobilenet_v2")
+    parser.add_argument("--image-size", type=int, default=224)
+    given = parser.parse_args()
+    print("| images | peak memory | against the first | seconds |\n|---|---|---|---|")
+    first = None
+    for count in given.images:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_pictures(folder / "noise", count)
+            (folder / "recipe.toml").write_text(_RECIPE)
+            command = [sys.executable, "-m", "jigsight", "train", "--data", str(folder / "noise"), "--weights", "none"]
+            command += ["--arch", given.arch, "--recipe", str(folder / "recipe.toml"), "--kind", "texture"]
+            command += ["--image-size", str(given.image_size), "--artifacts", str(folder / "artifacts")]
+            megabytes, seconds = peak(command)
+        first = first or megabytes
+        print(f"| {count} | {megabytes:.0f} MB | {megabytes / first - 1:+.1%} | {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
