@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 OVERSAMPLING = 2
-LARGEST_SCALE = 4.0
+LARGEST_SCALE = float(OVERSAMPLING)  # beyond it there is no detail, and a map that is turned back would lose peaks
 _THUMBNAIL = 112  # pixels: enough for a centre and an axis
 _BORDER = 32  # one part in so many of the thumbnail's edge is border
 _BINS = 128
@@ -27,6 +27,10 @@ class Pose(NamedTuple):
 
     centre: Tensor
     angle: Tensor
+
+    def of(self, some: slice) -> "Pose":
+        """The poses of some of the pictures."""
+        return Pose(self.centre[some], self.angle[some])
 
 
 class AlignmentConfig(BaseModel):
@@ -51,14 +55,17 @@ class Alignment(nn.Module):
         self.config = config
         self.side = side
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Pose]:
-        """(b, 3, S, S) uint8 -> the aligned pictures, float32 in 0..255, and the pose that leads back."""
-        pose = self.pose(batch)
+    def forward(self, batch: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Pose]:
+        """(b, 3, S, S) uint8 -> the aligned pictures, float32 in 0..255, and the pose that leads back.
+
+        `keep` (h, w), bool and of any size, is false where pictures are not looked at.
+        """
+        pose = self.pose(batch, keep)
         return self.align(batch.float(), pose), pose
 
-    def pose(self, batch: Tensor) -> Pose:
+    def pose(self, batch: Tensor, keep: Tensor | None = None) -> Pose:
         """The pose of each part in pictures (b, 3, S, S); the middle and no angle where no part is to be seen."""
-        centre, axis, _ = moments(part_mask(batch))
+        centre, axis, _ = moments(part_mask(batch, keep))
         return Pose(centre, axis if self.config.name == "rotate" else torch.zeros_like(axis))
 
     def align(self, images: Tensor, pose: Pose) -> Tensor:
@@ -70,10 +77,11 @@ class Alignment(nn.Module):
         aligned: Tensor = F.avg_pool2d(sampled, 2)
         return aligned
 
-    def back(self, maps: Tensor, pose: Pose) -> Tensor:
+    def back(self, maps: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Maps (b, h, w) of aligned pictures -> (b, h', w') in the pictures' own frame, OVERSAMPLING times finer.
 
-        Where the aligned picture does not reach, the map's minimum. No value exceeds the map's maximum.
+        Also where the aligned picture does not reach, (b, h', w') bool: there the map's edges are continued. No value
+        exceeds the map's maximum.
         """
         turned = _turn(-pose.angle) * self._scale(pose).transpose(1, 2)
         theta = torch.cat([turned, -(turned @ pose.centre.unsqueeze(2))], dim=2)
@@ -83,19 +91,19 @@ class Alignment(nn.Module):
         outside = (grid.abs() > 1).any(dim=3)  # (b, h', w')
         lowest, highest = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
         # Weights add up to one only nearly, hence the clamp. A fault must stay one even where nothing samples it.
-        located: Tensor = torch.where(outside, lowest, moved.squeeze(1).clamp(lowest, highest)) + 0 * highest
-        return located
+        located = moved.squeeze(1).clamp(lowest, highest) + 0 * highest
+        return located, outside
 
     def _scale(self, pose: Pose) -> Tensor:
         """The two scales as a row, (1, 1, 2)."""
         return pose.centre.new_tensor([[[self.config.along, self.config.across]]])
 
 
-def part_mask(batch: Tensor) -> Tensor:
+def part_mask(batch: Tensor, keep: Tensor | None = None) -> Tensor:
     """What differs from the border of pictures (b, 3, S, S), (b, t, t) bool on a thumbnail, t < 224.
 
     Each pixel's colour distance from the border's median, binarised by Otsu's threshold, specks removed. All false
-    where the picture is one even colour.
+    where the picture is one even colour, and where `keep` (h, w) is.
     """
     step = max(1, batch.shape[-1] // _THUMBNAIL)
     small = F.avg_pool2d(batch.float(), step)  # (b, 3, t, t)
@@ -103,8 +111,12 @@ def part_mask(batch: Tensor) -> Tensor:
     margin = max(1, t // _BORDER)
     border = torch.ones(t, t, dtype=torch.bool, device=batch.device)
     border[margin:-margin, margin:-margin] = False
+    seen = torch.ones_like(border)
+    if keep is not None:
+        seen = F.interpolate(keep[None, None].float(), (t, t)).squeeze() > 0
+    border = border & seen if (border & seen).any() else border
     background = small[:, :, border].median(dim=2).values  # (b, 3)
-    distance = torch.linalg.vector_norm(small - background[:, :, None, None], dim=1)
+    distance = torch.linalg.vector_norm(small - background[:, :, None, None], dim=1) * seen
     peak = distance.amax(dim=(1, 2), keepdim=True)
     levels = (distance / peak.clamp_min(_EVEN) * (_BINS - 1)).long()
     mask = (levels > _otsu(levels)[:, None, None]).float().unsqueeze(1)

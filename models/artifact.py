@@ -26,7 +26,7 @@ from models.durable import sync
 from models.errors import ArtifactError
 from models.manifest import FORMAT, Manifest
 from models.precision import stored_dtype
-from models.soundness import check_constants, check_finite, check_threshold
+from models.soundness import check_constants, check_finite, check_ignored, check_threshold
 from models.verdict import Judgement, judge
 
 SUFFIX = ".safetensors"
@@ -34,6 +34,7 @@ METADATA_KEY = "jigsight"
 SCORES = "calibration.scores"
 VERSION_DIGITS = 12
 _MAX_HEADER_BYTES = 16 * 2**20
+_COPY = "Copy it again, under its own name, from where it was trained."
 _FAULTS = (ArtifactError, OSError, SafetensorError, ValueError, RuntimeError)
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL", torch.float16: "F16"}
 
@@ -106,6 +107,7 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
         check_constants(tensors, manifest.detector)
         calibration = Calibration(tensors[SCORES])
         check_threshold(manifest.threshold, calibration)
+        check_ignored(manifest.ignored, tensors["smoothing.keep"])
         place = torch.device(device)
         detector = _assemble(manifest, tensors)
         detector.check()
@@ -128,7 +130,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _refusal(path: Path, error: Exception) -> ArtifactError:
-    reason = str(error) if isinstance(error, ArtifactError) else f"it cannot be read ({error})."
+    if isinstance(error, ArtifactError):
+        reason = str(error)
+    elif isinstance(error, SafetensorError):
+        reason = f"it is truncated or damaged. {_COPY}"
+    else:
+        reason = f"it cannot be read ({error})."
     return ArtifactError(f"{path} is not used: {reason}")
 
 
@@ -145,7 +152,7 @@ def _check_frame(path: Path) -> None:
     if claimed > _MAX_HEADER_BYTES:
         raise ArtifactError(f"its header claims {claimed:,} bytes; at most {_MAX_HEADER_BYTES:,} are read.")
     if 8 + claimed > size:
-        raise ArtifactError(f"it is truncated: {size:,} bytes, and its header alone claims {claimed:,}.")
+        raise ArtifactError(f"it is truncated: {size:,} bytes, and its header alone claims {claimed:,}. {_COPY}")
 
 
 def _read_manifest(metadata: dict[str, str]) -> Manifest:
@@ -182,10 +189,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_hash(path: Path) -> str:
     version = _digest(path)[:VERSION_DIGITS]
     if path.name != version + SUFFIX:
-        raise ArtifactError(
-            "its name is not the hash of its content, so it was altered, damaged or renamed. Copy it again, under its "
-            "own name, from where it was trained."
-        )
+        raise ArtifactError(f"its name is not the hash of its content, so it was altered, damaged or renamed. {_COPY}")
     return version
 
 

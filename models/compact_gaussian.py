@@ -42,16 +42,19 @@ class CompactGaussianConfig(BaseModel):
     pooling: Pooling
 
 
-def residual(z: Tensor, directions: Tensor, shrinkage: float) -> Tensor:
+def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
     """M of whitened features z (p, b, k) under each position's directions (p, k, r): (p, b), unsquared.
 
-    Directions have the length sqrt(s/(s + λ)) < 1. Computed in z's precision, a block of positions at a time.
+    Directions have the length sqrt(s/(s + λ)) < 1, and `corrections` (p, r) multiply their squared lengths: what half
+    precision took from them, of which s/λ times as much would end up in M². Computed in z's precision, a block of
+    positions at a time.
     """
     step = max(1, _BLOCK // (directions.shape[1] * directions.shape[2]))
-    explained = [
-        torch.bmm(z[start : start + step], directions[start : start + step].to(z.dtype)).square().sum(2)
-        for start in range(0, len(z), step)
-    ]
+    explained = []
+    for start in range(0, len(z), step):
+        part = slice(start, start + step)
+        along = torch.bmm(z[part], directions[part].to(z.dtype))  # (p, b, r)
+        explained.append((along.square() * corrections[part].unsqueeze(1)).sum(2))
     return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
 
 
@@ -59,8 +62,8 @@ class CompactGaussian(nn.Module):
     """Means, shared whitening and each position's directions; zero until fitted or loaded.
 
     Buffers: `mean1..3` (c_l, h_l, w_l) float32, of the pooled levels; `whitening1..3` (k, c_l) float32, the parts of
-    one (k, d) map; `directions` (p, k, r) float16, halved because they are nearly all of an artifact. What that
-    does to scores: `python benchmarks/compact_gaussian.py`.
+    one (k, d) map; `directions` (p, k, r) float16, halved because they are nearly all of an artifact, and their
+    `corrections` (p, r) float32. What that does to scores: `python benchmarks/half_precision.py`.
     """
 
     mean1: Tensor
@@ -70,6 +73,7 @@ class CompactGaussian(nn.Module):
     whitening2: Tensor
     whitening3: Tensor
     directions: Tensor
+    corrections: Tensor
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class CompactGaussian(nn.Module):
             self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
         p = self.grid[0] * self.grid[1]
         self.register_buffer("directions", torch.zeros(p, config.dimensions, config.rank, dtype=torch.float16))
+        self.register_buffer("corrections", torch.ones(p, config.rank))
 
     @property
     def means(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,14 +123,18 @@ class CompactGaussian(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
         z = self.whiten(levels).transpose(0, 1)  # (p, b, k)
-        return residual(z, self.directions, self.config.shrinkage).T.reshape(-1, *self.grid)
+        distances = residual(z, self.directions, self.corrections, shrinkage=self.config.shrinkage)  # (p, b)
+        return distances.T.reshape(-1, *self.grid)
 
     def check(self) -> None:
         """Raise ArtifactError where the buffers cannot come from a fit: zeros would pass everything."""
+        # Not every channel: one that never varied may be among the dimensions that are left out.
         if not all(whitening.any() for whitening in self.whitenings):
             raise ArtifactError("a tensor scorer.whitening holds nothing but zeros: it was never fitted.")
         if self.config.shrinkage < 1 and not self.directions.any():
             raise ArtifactError("tensor scorer.directions holds nothing but zeros: it was never fitted.")
+        if ((self.corrections - 1).abs() > _ROUNDING).any():
+            raise ArtifactError("tensor scorer.corrections must be 1 but for the rounding of half precision.")
         longest = float(torch.linalg.vector_norm(self.directions, dim=1, dtype=torch.float32).max())
         if longest > 1 + _ROUNDING:
             raise ArtifactError(

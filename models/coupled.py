@@ -115,8 +115,8 @@ class Coupled(nn.Module):
 
     def check(self) -> None:
         """Raise ArtifactError where the buffers cannot have been fitted: zeros would give every part one score."""
-        if not self.weight.any(dim=1).all():
-            raise ArtifactError("tensor scorer.weight has rows of zeros: the descriptor was never fitted.")
+        if not self.weight[:, :-COORDINATES].any(dim=1).all():
+            raise ArtifactError("tensor scorer.weight has rows that look at no feature: it was never fitted.")
         if not self.bank.any(dim=1).all():
             raise ArtifactError("tensor scorer.bank holds vectors of zeros: it was never fitted.")
 

@@ -21,7 +21,8 @@ from models.preprocess import Preprocess, PreprocessConfig
 from models.smoothing import Smoothing, kernel_radius
 from models.tiling import cut, stitch
 
-_AT_ONCE = 32  # pictures or tiles that pass through the network together: bounds memory where tiles are many
+# Pictures of that many pixels pass through the network together, and fewer of larger ones: this bounds memory.
+_AT_ONCE, _USUAL = 64, 224
 
 FusionName = Literal["none", "mfcsam", "mfcsam_residual"]
 ScorerConfig = Annotated[
@@ -33,7 +34,7 @@ Scorer = CompactGaussian | DenseGaussian | MemoryBank | Coupled
 class DetectorConfig(BaseModel):
     """Everything that fixes the shape of a detector; kept in the artifact.
 
-    `smoothing` is the Gaussian's standard deviation in pixels of the network's input.
+    `smoothing` is the Gaussian's standard deviation in pixels of the whole picture, squashed to the network's input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,16 +95,11 @@ class Detector(nn.Module):
     @full_precision()
     def levels(self, batch: Tensor) -> tuple[Levels, Pose | None]:
         """(b, 3, S, S) uint8 -> the levels that the scorer sees, fused if there is a fusion, and the parts' poses."""
-        images, pose = (batch, None) if self.alignment is None else self.alignment(batch)
+        images, pose = (batch, None) if self.alignment is None else self.alignment(batch, self.smoothing.keep)
         tiles = self.preprocess.config.tiles
-        pieces = [self._piece_levels(piece) for piece in cut(images, tiles).split(_AT_ONCE)]
-        first, second, third = (torch.cat(level) for level in zip(*pieces, strict=True))
-        return stitch((first, second, third), tiles), pose
-
-    def _piece_levels(self, batch: Tensor) -> Levels:
-        levels: Levels = self.backbone(self.preprocess(batch))
+        levels: Levels = self.backbone(self.preprocess(cut(images, tiles)))
         fused: Levels = levels if self.fusion is None else self.fusion(*levels)
-        return fused
+        return stitch(fused, tiles), pose
 
     @full_precision()
     def finish(self, maps: Tensor, pose: Pose | None) -> Tensor:
@@ -113,9 +109,13 @@ class Detector(nn.Module):
     @full_precision()
     def forward(self, batch: Tensor) -> Detection:
         """(b, 3, S, S) uint8 RGB pictures (from `preprocess.resize`), on the detector's device."""
-        levels, pose = self.levels(batch)
-        score_map = self.finish(self.scorer(levels), pose)
+        some = max(1, _AT_ONCE * _USUAL**2 // self.preprocess.config.taken**2)
+        score_map = torch.cat([self._map(part) for part in batch.split(some)])
         return Detection(score=score_map.flatten(1).amax(1), map=score_map)
+
+    def _map(self, batch: Tensor) -> Tensor:
+        levels, pose = self.levels(batch)
+        return self.finish(self.scorer(levels), pose)
 
     def check(self) -> None:
         """Raise ArtifactError where the scorer or the smoothing would pass everything."""
@@ -125,9 +125,12 @@ class Detector(nn.Module):
 
 def finish(maps: Tensor, pose: Pose | None, *, alignment: Alignment | None, smoothing: Smoothing) -> Tensor:
     """What `Detector.finish` does, for who has no whole detector."""
-    located = maps if alignment is None or pose is None else alignment.back(maps, pose)
-    smoothed: Tensor = smoothing(located)
-    return smoothed
+    if alignment is None or pose is None:
+        smoothed: Tensor = smoothing(maps)
+        return smoothed
+    located, outside = alignment.back(maps, pose)
+    smoothed = smoothing(located)
+    return torch.where(outside, smoothed.amin(dim=(1, 2), keepdim=True), smoothed)
 
 
 def build_detector(config: DetectorConfig) -> Detector:

@@ -17,6 +17,7 @@ from models.errors import DatasetError, UnsupportedImage
 from models.images import decode, media_type
 from models.preprocess import PreprocessConfig, covered_box
 
+_MOST_COLOURS = 1000  # a soft brush makes 256
 _HALF = 0.5 - 1e-9  # of a cell's area, less rounding
 
 
@@ -35,6 +36,11 @@ def painted(data: bytes) -> NDArray[np.bool_]:
             # Programs for painting add an opaque alpha channel to whatever they save: it says nothing.
             if not (alpha == 255).all():
                 return np.asarray(alpha > 0)
+    if (drawn := len(np.unique(colours.reshape(-1, 3), axis=0))) > _MOST_COLOURS:
+        raise UnsupportedImage(
+            f"An ignore mask is drawn, not taken: this PNG has {drawn:,} colours, as a photograph has. Paint on "
+            "a black picture, white where nothing is to be inspected."
+        )
     return np.asarray(colours.max(axis=2) > 0)
 
 

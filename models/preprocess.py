@@ -19,7 +19,7 @@ from models.alignment import OVERSAMPLING, AlignmentConfig
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_LARGEST_SIDE = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
+LARGEST_TAKEN = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
 _ROUNDING = 1e-4  # shares of area that differ by less are equal
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
@@ -55,8 +55,11 @@ class PreprocessConfig(BaseModel):
             raise ValueError(
                 f"resize ({self.resize}) cuts out the centre, which tiles ({self.tiles}) do not; choose one"
             )
-        if self.side > _LARGEST_SIDE:
-            raise ValueError(f"tiles times image_size must be at most {_LARGEST_SIDE}, not {self.side}")
+        if self.taken > LARGEST_TAKEN:
+            raise ValueError(
+                f"tiles times image_size must be at most {LARGEST_TAKEN}, half of that where parts are aligned, "
+                f"not {self.side}"
+            )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
         return self

@@ -35,6 +35,15 @@ def check_constants(tensors: dict[str, Tensor], config: DetectorConfig) -> None:
         )
 
 
+def check_ignored(ignored: str | None, keep: Tensor) -> None:
+    """Positions are ignored if and only if the manifest names a mask: a hidden one would pass everything."""
+    if (ignored is None) != bool(keep.all()):
+        raise ArtifactError(
+            f"tensor smoothing.keep leaves out {int((~keep).sum())} positions, and its manifest says "
+            f"{'nothing' if ignored is None else 'that something'} is ignored."
+        )
+
+
 def check_threshold(record: ThresholdRecord, calibration: Calibration) -> None:
     """A conformal threshold is the one that the scores give at its rate. Of `train_max` nothing is known here."""
     rate = record.false_reject_rate

@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import socket
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,22 +174,36 @@ def _exit_code(results: list[Finding]) -> int:
 
 def _table(artifact: Artifact, results: list[Finding]) -> Table:
     table = Table(title=f"{artifact.manifest.category}, version {artifact.version}")
-    for heading in ("picture", "verdict", "score", "threshold", "margin", "p-value", "regions"):
-        table.add_column(heading, justify="left" if heading in ("picture", "verdict") else "right")
+    folder = next((each.heatmap.parent for each in results if each.heatmap is not None), None)
+    if folder is not None:
+        table.caption = f"→ heatmaps, in {escape(str(folder))}"
+    # Pictures are told by the end of their path: that column wraps where the terminal is narrow, and none is cut.
+    table.add_column("picture", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("score", "threshold", "margin", "p-value", "regions"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    brief = Counter(_brief(each.path) for each in results)
     for each in results:
+        name = _brief(each.path) if brief[_brief(each.path)] == 1 else str(each.path)
+        picture = escape(name if each.heatmap is None else f"{name}\n→ {each.heatmap.name}")
         if each.judgement is None:
-            table.add_row(escape(str(each.path)), "[yellow]not judged[/]")
+            table.add_row(picture, "[yellow]not judged[/]")
             continue
         colour = "red" if each.judgement.verdict == "fail" else "green"
         judged = each.judgement
         numbers = (judged.score, judged.threshold, judged.margin, judged.p_value)
         table.add_row(
-            escape(str(each.path)),
+            picture,
             f"[{colour}]{each.judgement.verdict}[/]",
             *(f"{number:.4g}" for number in numbers),
             str(len(each.judgement.regions)),
         )
     return table
+
+
+def _brief(path: Path) -> str:
+    """A path's folder and file, with "…" for what leads there."""
+    return f"…/{path.parent.name}/{path.name}" if len(path.parts) > 2 else str(path)
 
 
 def _document(artifact: Artifact, results: list[Finding]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Judging picture files with an artifact, without a server: the same steps as the service's, one at a time."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,15 +35,14 @@ class Finding:
 
 
 def findings(
-    artifact: Artifact, paths: Iterable[Path], *, heatmaps: Path | None, threshold: float | None = None
+    artifact: Artifact, paths: Sequence[Path], *, heatmaps: Path | None, threshold: float | None = None
 ) -> Iterator[Finding]:
     """Judge each file in turn, at the artifact's own threshold by default.
 
-    With `heatmaps`, overlays are written into that folder.
+    With `heatmaps`, overlays are written into that folder, named after their pictures.
     """
-    taken: set[str] = set()
-    for path in paths:
-        target = heatmaps / _free_name(path.stem, taken) if heatmaps else None
+    for path, name in zip(paths, _names(paths), strict=True):
+        target = heatmaps / name if heatmaps else None
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -80,8 +80,20 @@ def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None,
     return replace(found, heatmap=heatmap)
 
 
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A file name for each picture's overlay: with its folder's name where pictures of several share theirs."""
+    stems = Counter(path.stem for path in paths)
+    taken: set[str] = set()
+    return [_free_name(path.stem if stems[path.stem] == 1 else _with_folder(path), taken) for path in paths]
+
+
+def _with_folder(path: Path) -> str:
+    folder = path.parent.resolve().name  # "." and ".." have no name of their own
+    return f"{folder}-{path.stem}" if folder else path.stem
+
+
 def _free_name(stem: str, taken: set[str]) -> str:
-    """`stem.png`, or `stem-2.png` and so on: files of different folders often share their names."""
+    """`stem.png`, or `stem-2.png` and so on."""
     names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in itertools.count(1))
     name = next(each for each in names if each not in taken)
     taken.add(name)

@@ -67,7 +67,7 @@ def open_registry(folder: Path, *, device: torch.device, activated: Mapping[str,
             # The folder's own place is for the log; whoever asks over HTTP gets names relative to it.
             logger.error("not served: %s", error)
             name, reason = path.relative_to(folder).as_posix(), str(error).replace(f"{folder}/", "")
-            refused.append(Refusal(name, reason))
+            refused.append(Refusal(name, reason.removeprefix(f"{name} is not used: ")))
             continue
         category = artifact.manifest.category
         entries[category] = _joined(entries.get(category), artifact, named=activated.get(category))

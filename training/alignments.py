@@ -4,13 +4,11 @@ The scale makes the longest of the good parts fit, and no part is enlarged more 
 but for the stretch: how much more a long part may be enlarged across than along, to fill the square.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.alignment import LARGEST_SCALE, OVERSAMPLING, AlignmentConfig, moments, part_mask
+from models.alignment import LARGEST_SCALE, OVERSAMPLING, Alignment, AlignmentConfig, moments, part_mask
 from training.recipe import AlignmentSection
 from training.synthetic import Tiles
 
@@ -19,14 +17,16 @@ _SEEN = 0.95  # of the pictures must show a part
 _BATCH = 64
 
 
-def alignments(tiles: Tiles, section: AlignmentSection, *, square: bool) -> list[AlignmentConfig]:
+def alignments(
+    tiles: Tiles, section: AlignmentSection, *, square: bool, keep: Tensor | None = None
+) -> list[AlignmentConfig]:
     """The alignments that a recipe's section means for good pictures; none where no part stands out.
 
     Under "rotate" pictures must be `square` before they were squashed: turning the others would shear the part.
     """
     reaches, found = [], 0
     for batch in tiles.batches(_BATCH):
-        mask = part_mask(batch)
+        mask = part_mask(batch, keep)
         centre, _, reach = moments(mask)
         reaches.append(torch.stack([reach, _box_reach(mask, centre)], dim=1))  # (b, way, 2)
         found += int(mask.any(dim=(1, 2)).sum())
@@ -47,7 +47,7 @@ def alignments(tiles: Tiles, section: AlignmentSection, *, square: bool) -> list
 def _scales(reach: Tensor, stretch: float) -> tuple[float, float]:
     """Scales that fit parts which reach so far (along, across) from the middle, rounded down to percents."""
     room = [_FILL / max(float(side), 1e-3) for side in reach]
-    limit = min(*room, OVERSAMPLING) * stretch
+    limit = min(*room) * stretch
     along, across = (int(min(side, limit, LARGEST_SCALE) * 100) / 100 for side in room)
     return max(along, 0.11), max(across, 0.11)
 
@@ -61,13 +61,20 @@ def _box_reach(mask: Tensor, centre: Tensor) -> Tensor:
     return torch.stack([wide, high], dim=1)
 
 
-def unaligned(pictures: Tensor, masks: NDArray[np.bool_]) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Pictures (n, 3, S, S) uint8 and masks (n, S, S) that were taken for an alignment, as they would be without."""
-    small = [F.avg_pool2d(batch.float(), OVERSAMPLING).round() for batch in pictures.split(_BATCH)]
-    covered = F.max_pool2d(torch.from_numpy(masks).float(), OVERSAMPLING) > 0
-    return torch.cat(small).to(torch.uint8), np.asarray(covered.numpy())
+def unaligned(pictures: Tensor) -> Tensor:
+    """Pictures (b, 3, S, S) uint8 that were taken for an alignment, as they would be without."""
+    return F.avg_pool2d(pictures.float(), OVERSAMPLING).round().to(torch.uint8)
 
 
 def label(align: AlignmentConfig | None) -> str:
     """An alignment in words."""
     return "none" if align is None else f"{align.name} x{align.along:g} x{align.across:g}"
+
+
+@torch.inference_mode()
+def inspected_share(tiles: Tiles, align: AlignmentConfig, *, keep: Tensor | None) -> float:
+    """The share of a picture that lies in the part's frame, on average over some good pictures."""
+    batch = next(tiles.batches(_BATCH))
+    alignment = Alignment(align, side=batch.shape[-1] // OVERSAMPLING)
+    _, outside = alignment.back(torch.zeros(len(batch), 56, 56), alignment.pose(batch, keep))
+    return 1 - float(outside.float().mean())

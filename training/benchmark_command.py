@@ -57,6 +57,10 @@ def benchmark(
         raise JigSightError("Which pictures? Give --data DIR, a folder of categories as in MVTec AD.")
     if arch not in ARCHITECTURES:
         raise JigSightError(f"There is no architecture '{arch}': there are {', '.join(ARCHITECTURES)}.")
+    if peers_venv is not None and not peers:
+        raise JigSightError("--peers-venv says where anomalib is; add --peers to run it.")
+    if peers and weights == "none":
+        raise JigSightError("Peers need weights from a file or imagenet: random ones would differ from JigSight's.")
     check_folder(output, option="--output")
     pick_device(device)
     names = [name.strip() for each in methods or ["all"] for name in each.split(",") if name.strip()]

@@ -18,7 +18,7 @@ from models.manifest import ThresholdRecord
 from training.recipe import CalibrationSection
 
 _AT_ONCE = 64  # maps
-_EVERY = 4  # rows and columns: enough for a quantile of all good images' pixels
+_EVERY = 17  # pixels, which runs over all columns: enough for a quantile of all good images' pixels
 _PIXEL_QUANTILE = 0.995  # of good parts' pixels: what is as unusual, next to something that fails, belongs to it
 
 
@@ -38,17 +38,15 @@ class GoodScores:
 
 @torch.inference_mode()
 def good_scores(maps: Tensor, pose: Pose | None, detector: Detector) -> GoodScores:
-    """What the detector makes of a scorer's maps (n, h, w) of good images; of the pixels one in 16, if not ignored."""
+    """What the detector makes of a scorer's maps (n, h, w) of good images; of the pixels one in 17, if not ignored."""
     keep = detector.smoothing.keep
     images, pixels = [], []
     for start in range(0, len(maps), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        where = None if pose is None else Pose(pose.centre[some], pose.angle[some])
-        finished = detector.finish(maps[some], where)  # (b, h', w')
+        finished = detector.finish(maps[some], None if pose is None else pose.of(some))  # (b, h', w')
         images.append(finished.flatten(1).amax(1))
-        sample = finished[:, ::_EVERY, ::_EVERY]
-        seen = sample.flatten(1) if keep is None else sample[:, keep[::_EVERY, ::_EVERY]]
-        pixels.append(seen.flatten().clone())
+        seen = finished.flatten(1) if keep is None else finished[:, keep]
+        pixels.append(seen[:, :: max(1, min(_EVERY, seen.shape[1] // 64))].flatten().clone())
     return GoodScores(torch.cat(images), torch.cat(pixels))
 
 

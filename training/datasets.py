@@ -66,8 +66,12 @@ def training_images(data: Path, category: str | None) -> list[Path]:
 
 def added_images(folder: Path) -> list[Path]:
     """The pictures that lie in a folder, one at least, in natural order."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is a file, not a folder." if folder.exists() else f"There is no folder {folder}.")
     if not (paths := _pictures(folder)):
-        raise DatasetError(f"{folder} holds no pictures to add. {_wanted(folder)}")
+        good = folder / "train" / GOOD
+        what = f"Give its good pictures: {good}." if good.is_dir() else _wanted(folder)
+        raise DatasetError(f"{folder} holds no pictures to add{_instead(folder)}. {what}")
     return paths
 
 
@@ -82,8 +86,9 @@ def test_samples(data: Path, category: str | None) -> list[TestSample]:
     if not test.is_dir():
         loose = [] if (folder / "train").is_dir() else _pictures(folder)
         if not loose:
+            what = "has no test pictures" if (folder / "train").is_dir() else f"holds no pictures{_instead(folder)}"
             raise DatasetError(
-                f"{folder} has no test pictures. Expected is {_LAYOUT}; or pictures of good parts directly in a "
+                f"{folder} {what}. Expected is {_LAYOUT}; or pictures of good parts directly in a "
                 "folder without train/."
             )
         return [TestSample(path, GOOD, None) for path in loose]
@@ -109,8 +114,8 @@ def read_image(path: Path, *, smallest: int = 1) -> Rgb:
     DatasetError naming the file if that cannot be done.
     """
     try:
-        image = decode(path.read_bytes())
-    except (OSError, ImageError) as error:
+        image = decode(_content(path))
+    except ImageError as error:
         raise DatasetError(f"{path}: {error}") from error
     if min(image.shape[:2]) < smallest:
         raise DatasetError(
@@ -144,8 +149,8 @@ def read_ignore_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask
     is more than 1 % off from `size` (height, width), a picture's.
     """
     try:
-        mask = painted(path.read_bytes())
-    except (OSError, ImageError) as error:
+        mask = painted(_content(path))
+    except ImageError as error:
         raise DatasetError(f"{path}: {error}") from error
     if mask.all() or not mask.any():
         how = "everything" if mask.any() else "nothing"
@@ -198,12 +203,18 @@ def _category_folder(data: Path, category: str | None) -> Path:
     folder = data / category
     if folder.is_dir():
         return folder
-    if data.resolve().name == category or _pictures(data):
-        return data  # the category's own folder was given, or one of pictures that need a name
     there = ", ".join(sorted(_folders(data), key=_natural)[:20])
-    raise DatasetError(
-        f"There is no category '{category}' in {data}: {f'there are {there}' if there else 'it holds no folders'}."
-    )
+    if data.resolve().name == category or _pictures(data) or not there:
+        return data  # the category's own folder was given, or one of pictures that need a name, or an empty one
+    raise DatasetError(f"There is no category '{category}' in {data}: there are {there}.")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = "it is a folder, and a picture is wanted" if path.is_dir() else error.strerror
+        raise DatasetError(f"{path} cannot be read: {reason}.") from error
 
 
 def _samples(folder: Path, defect: str) -> list[TestSample]:

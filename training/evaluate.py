@@ -153,7 +153,9 @@ def _evidence(artifact: Artifact, samples: Sequence[TestSample], readings: Seque
 
 def _threshold(artifact: Artifact, false_reject_rate: float | None) -> tuple[float, str, float | None]:
     if false_reject_rate is not None:
-        return artifact.calibration.threshold(false_reject_rate), "conformal", false_reject_rate
+        calibration = artifact.calibration
+        promised = max(false_reject_rate, calibration.attainable_alpha)  # what holds, not what was wished
+        return calibration.threshold(promised), "conformal", promised
     own = artifact.manifest.threshold
     return own.value, own.rule, own.false_reject_rate
 

@@ -68,7 +68,7 @@ def fit_dense(
         return len(y)
 
     with progress.step("gaussian", height * width) as step:
-        for done in in_parallel(fit, list(joining.blocks(n)), device=device):
+        for done in in_parallel(fit, list(joining.blocks(n, matrix_bytes=8 * len(scorer.indices) ** 2)), device=device):
             step.advance(by=done)
     if folds is None:
         return Distances(None, None)

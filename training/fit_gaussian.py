@@ -7,11 +7,11 @@ seen, for as many values of shrinkage and rank as are asked for: these share one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -20,14 +20,14 @@ from models.compact_gaussian import CompactGaussian, Pooling, residual
 from models.errors import DatasetError, RecipeError
 from models.pooling import pooled
 from training.distances import Distances
+from training.eigenpairs import leading
 from training.features import Features
 from training.fields import Count, OneOrMore, Positive, Section
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
 
-_EXACT = 512  # the smaller side of what is decomposed exactly; beyond it the leading directions are iterated for
-_SPARE, _ITERATIONS = 8, 4  # of that iteration: directions beyond those that are kept, and rounds
+_MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
 _PARTS = 16  # of the sum over positions, so that it does not depend on the number of threads
 
 Images = NDArray[np.int64]
@@ -48,45 +48,67 @@ class GaussianSection(Section):
 
 
 @dataclass(frozen=True)
-class Whitening:
-    """`means` of the three pooled levels, (c_l, h_l, w_l) each, and W (d, k) float32."""
+class Moments:
+    """What whitenings are made of: the scatter of each group of pictures and its sums over them, in one walk.
 
-    means: tuple[Tensor, ...]
-    matrix: Tensor
+    Both are of y less the mean of all. `scatters` (g, d, d) float64 are summed over positions, `sums` are (g, P, d).
+    """
+
+    counts: tuple[int, ...]
+    scatters: Tensor
+    sums: Tensor
+
+    def covariance(self, groups: Sequence[int]) -> Tensor:
+        """The covariance of the pictures in `groups` about their own means, averaged over positions; (d, d) float64."""
+        chosen = list(groups)
+        count = sum(self.counts[group] for group in chosen)
+        together = self.sums[chosen].sum(0).double()  # (P, d)
+        scatter = self.scatters[chosen].sum(0) - together.T @ together / count
+        return scatter / (max(count - 1, 1) * len(together))
 
 
 @torch.inference_mode()
-def shared_whitening(
-    joining: Joining, images: Images, *, epsilon: float, dimensions: int, device: torch.device, progress: Progress
-) -> Whitening:
-    """The whitening of (S̄ + εI) over all positions, reduced to `dimensions` of its d directions.
-
-    Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
-    (benchmarks/README.md), but in a direction that hardly exists, ε is all there is.
-    """
-    d = sum(joining.features.channels)
-    height, width = joining.features.grids[0]
-    blocks = list(joining.blocks(len(images)))
+def moments_of(joining: Joining, groups: Sequence[Images], *, device: torch.device, progress: Progress) -> Moments:
+    """The moments of groups of pictures, about the mean of them all."""
+    d, (height, width) = sum(joining.features.channels), joining.features.grids[0]
+    everyone = np.concatenate(list(groups))
+    bounds = np.cumsum([0, *(len(group) for group in groups)])
+    sums = torch.empty(len(groups), height * width, d)
+    blocks = list(joining.blocks(len(everyone)))
     parts = [blocks[part::_PARTS] for part in range(min(_PARTS, len(blocks)))]
 
     def scatter(part: list[Block]) -> Tensor:
-        total = torch.zeros(d, d, dtype=torch.float64, device=device)
+        total = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
         for block in part:
-            y = joining.embed(block, images, device)  # (p, n, d)
-            flat = (y - y.mean(1, keepdim=True)).flatten(0, 1)
-            total += (flat.T @ flat).double()
+            y = joining.embed(block, everyone, device)  # (p, n, d)
+            y -= y.mean(1, keepdim=True)
+            for group, (start, stop) in enumerate(pairwise(bounds)):
+                mine = y[:, start:stop]
+                flat = mine.flatten(0, 1)
+                total[group] += (flat.T @ flat).double()
+                sums[group, block.positions] = mine.sum(1).cpu()
         return total
 
-    total = torch.zeros(d, d, dtype=torch.float64, device=device)
+    scatters = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
     with progress.step("covariance", len(parts)) as step:
         for scattered in in_parallel(scatter, parts, device=device):
-            total += scattered
+            scatters += scattered
             step.advance()
-    covariance = total / ((len(images) - 1) * height * width)
-    covariance.diagonal().add_(epsilon)
-    if not covariance.isfinite().all():  # which eigh answers with an error of its own
+    return Moments(tuple(len(group) for group in groups), scatters.cpu(), sums)
+
+
+def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
+    """W (d, k) float32 of (S̄ + εI), S̄ (d, d) float64 being the average covariance, k `dimensions` of its directions.
+
+    Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
+    (docs/log.md), but in a direction that hardly exists, ε is all there is.
+    """
+    d = len(covariance)
+    regular = covariance + epsilon * torch.eye(d, dtype=covariance.dtype)
+    if not regular.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
-    values, vectors = torch.linalg.eigh(covariance)
+    # In a thread of its own, so that the result does not depend on how many there are.
+    values, vectors = next(in_parallel(torch.linalg.eigh, [regular], device=torch.device("cpu")))
     if not (values > 0).all():
         raise RecipeError(
             f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
@@ -94,10 +116,8 @@ def shared_whitening(
         )
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, d), *range(faint - 1, -1, -1)][:dimensions]
-    kept = (vectors * values.rsqrt())[:, order]
-    places = joining.features.places(images)
-    means = tuple(_mean(array, places) for array in joining.features.arrays)
-    return Whitening(means, kept.float())
+    kept: Tensor = (vectors * values.rsqrt())[:, order]
+    return kept.float()
 
 
 def _mean(array: NDArray[np.float32], images: Images) -> Tensor:
@@ -106,49 +126,16 @@ def _mean(array: NDArray[np.float32], images: Images) -> Tensor:
     return torch.from_numpy(np.stack(rows)).permute(2, 0, 1).float()
 
 
-def leading(z: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Leading eigenpairs of each position's covariance from centred z (p, n, k).
+def shortened(values: Tensor, vectors: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Directions of the length sqrt(s/(s + λ)), s = (1-λ)·values, as the scorer stores them: (p, k, r) float16.
 
-    Values (p, r) descending, vectors (p, k, r). Where there are fewer directions than `rank`, the rest is zero.
+    And the corrections (p, r) of their squared lengths.
     """
-    n, k = z.shape[1:]
-    available = min(rank, n, k)
-    if min(n, k) > _EXACT and available + _SPARE < min(n, k) // 2:
-        values, vectors = _iterated(z, available + _SPARE)
-    elif k <= n:
-        values, vectors = torch.linalg.eigh(z.transpose(1, 2) @ z)
-        values, vectors = values.flip(1), vectors.flip(2)
-    else:
-        values, left = torch.linalg.eigh(z @ z.transpose(1, 2))
-        values, left = values.flip(1), left.flip(2)
-        # A centred z has n - 1 directions: the last value is zero but for rounding, and has no direction.
-        seen = values > values[:, :1] * 1e-6
-        scale = torch.where(seen, values, 1).rsqrt() * seen
-        vectors = (z.transpose(1, 2) @ left) * scale.unsqueeze(1)
-    values = values[:, :available].clamp_min(0) / max(n - 1, 1)
-    missing = (0, rank - available)
-    return F.pad(values, missing), F.pad(vectors[..., :available], missing)
-
-
-def _iterated(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` leading eigenpairs of zᵀz, values (p, count) and vectors (p, k, count), by subspace iteration.
-
-    The last of them are rough (Halko, Martinsson and Tropp, SIAM Review 2011).
-    """
-    k = z.shape[2]
-    start = torch.randn(k, count, generator=torch.Generator().manual_seed(k * count)).to(z)
-    basis = start.expand(len(z), k, count)
-    for _ in range(_ITERATIONS):
-        basis = torch.linalg.qr(z.transpose(1, 2) @ (z @ basis)).Q
-    seen = z @ basis  # (p, n, count)
-    values, turn = torch.linalg.eigh(seen.transpose(1, 2) @ seen)
-    return values.flip(1), (basis @ turn).flip(2)
-
-
-def shortened(values: Tensor, vectors: Tensor, shrinkage: float) -> Tensor:
-    """Directions with the length sqrt(s/(s + λ)), s = (1-λ)·values, as the scorer stores them: (p, k, r) float16."""
     s = (1 - shrinkage) * values
-    return (vectors * (s / (s + shrinkage)).sqrt().unsqueeze(1)).half()
+    wanted = s / (s + shrinkage)
+    directions = (vectors * wanted.sqrt().unsqueeze(1)).half()
+    stored = directions.float().square().sum(1)
+    return directions, torch.where(stored > 0, wanted / stored, 1)
 
 
 @torch.inference_mode()
@@ -163,29 +150,37 @@ def fit_gaussian(
 ) -> Distances:
     """Fit `scorer`, in place, to n >= 2 good pictures.
 
-    `folds` (n,) is the fold of each picture: it is then scored by a Gaussian of the other folds, under the
-    whitening of all. None: no distances are wanted. Raises RecipeError where the features are not
+    `folds` (n,) is the fold of each picture: it is then scored by a Gaussian of the other folds, whitening included.
+    More than 20 folds are merged. None: no distances are wanted. Raises RecipeError where the features are not
     usable, DatasetError where the pictures are all the same.
     """
-    config, everyone = scorer.config, np.arange(features.count)
-    joining = Joining(features, config.pooling)
-    whitening = shared_whitening(
-        joining, everyone, epsilon=epsilon, dimensions=config.dimensions, device=device, progress=progress
-    )
-    _store_whitening(scorer, whitening)
-    count, (height, width) = features.count, scorer.grid
+    config, count, (height, width) = scorer.config, features.count, scorer.grid
+    joining, everyone = Joining(features, config.pooling), np.arange(features.count)
+    merged = np.zeros(count, np.int64) if folds is None else np.unique(folds, return_inverse=True)[1] % _MOST_FOLDS
+    groups = [np.flatnonzero(merged == fold) for fold in np.unique(merged)]
+    moments = moments_of(joining, groups, device=device, progress=progress)
+
+    def whitening(known: list[int]) -> Tensor:
+        covariance = moments.covariance(known)
+        return whitening_of(covariance, epsilon=epsilon, dimensions=config.dimensions).to(device)
+
+    every = list(range(len(groups)))
+    whole = whitening(every)
+    blind = [] if folds is None else [whitening([other for other in every if other != fold]) for fold in every]
+    _store_whitening(scorer, whole, features, everyone)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 
     def fit(block: Block) -> int:
-        z = _whitened(joining, whitening, block, everyone, known=count, device=device)
-        directions = shortened(*leading(z, config.rank), config.shrinkage)
+        y = joining.embed(block, everyone, device)
+        z = (y - y.mean(1, keepdim=True)) @ whole
+        directions, corrections = shortened(*leading(z, config.rank), config.shrinkage)
         scorer.directions[block.positions] = directions.cpu()
+        scorer.corrections[block.positions] = corrections.cpu()
         if folds is not None:
-            within[:, block.positions] = residual(z, directions, config.shrinkage).T.cpu()
-            for fold in np.unique(folds):
-                held = np.flatnonzero(folds == fold)
-                distances = _held_out(z, held, rank=config.rank, shrinkage=config.shrinkage)
-                outside[held, block.positions] = distances.T.cpu()
+            within[:, block.positions] = residual(z, directions, corrections, shrinkage=config.shrinkage).T.cpu()
+        for held, matrix in zip(groups, blind, strict=False):
+            distances = _held_out(y, held, matrix, rank=config.rank, shrinkage=config.shrinkage)
+            outside[held, block.positions] = distances.T.cpu()
         return len(z)
 
     with progress.step("gaussian", height * width) as step:
@@ -216,19 +211,20 @@ def scan(
     `settings` are pairs of shrinkage and rank.
     """
     joining = Joining(features, pooling)
-    whitening = shared_whitening(
-        joining, known, epsilon=epsilon, dimensions=dimensions, device=device, progress=progress
-    )
+    covariance = moments_of(joining, [known], device=device, progress=progress).covariance([0])
+    whitening = whitening_of(covariance, epsilon=epsilon, dimensions=dimensions).to(device)
     height, width = features.grids[0]
     maps = torch.empty(len(settings), len(asked), height * width)
     both, most = np.concatenate([known, asked]), max(rank for _, rank in settings)
 
     def ask(block: Block) -> int:
-        z = _whitened(joining, whitening, block, both, known=len(known), device=device)
+        y = joining.embed(block, both, device)
+        z = (y - y[:, : len(known)].mean(1, keepdim=True)) @ whitening
         values, vectors = leading(z[:, : len(known)], most)
         for index, (shrinkage, rank) in enumerate(settings):
-            directions = shortened(values[:, :rank], vectors[..., :rank], shrinkage)
-            maps[index][:, block.positions] = residual(z[:, len(known) :], directions, shrinkage).T.cpu()
+            directions, corrections = shortened(values[:, :rank], vectors[..., :rank], shrinkage)
+            distances = residual(z[:, len(known) :], directions, corrections, shrinkage=shrinkage)
+            maps[index][:, block.positions] = distances.T.cpu()
         return len(z)
 
     with progress.step(f"settings with pooling {pooling}", height * width) as step:
@@ -237,27 +233,19 @@ def scan(
     return maps.view(len(settings), len(asked), height, width)
 
 
-def _whitened(
-    joining: Joining, whitening: Whitening, block: Block, images: Images, *, known: int, device: torch.device
-) -> Tensor:
-    """Z of `images` at a block's positions, (p, m, k), centred on the mean of the `known` first of them."""
-    y = joining.embed(block, images, device)
-    return (y - y[:, :known].mean(1, keepdim=True)) @ whitening.matrix
-
-
-def _held_out(z: Tensor, held: NDArray[np.int64], *, rank: int, shrinkage: float) -> Tensor:
-    """Distances (p, m) of the held-out ones among z (p, n, k) under the Gaussian of the others."""
-    others = np.setdiff1d(np.arange(z.shape[1]), held)
-    known = z[:, others]
+def _held_out(y: Tensor, held: Images, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
+    """Distances (p, m) of the held-out ones among y (p, n, d) under the Gaussian of the others."""
+    others = np.setdiff1d(np.arange(y.shape[1]), held)
+    known = y[:, others]
     mean = known.mean(1, keepdim=True)
-    directions = shortened(*leading(known - mean, rank), shrinkage)
-    return residual(z[:, held] - mean, directions, shrinkage)
+    directions, corrections = shortened(*leading((known - mean) @ whitening, rank), shrinkage)
+    return residual((y[:, held] - mean) @ whitening, directions, corrections, shrinkage=shrinkage)
 
 
-def _store_whitening(scorer: CompactGaussian, whitening: Whitening) -> None:
-    means = pooled([mean.unsqueeze(0) for mean in whitening.means], scorer.config.pooling)
-    parts = whitening.matrix.cpu().split(list(scorer.channels))
+def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Images) -> None:
+    places = features.places(images)
+    means = pooled([_mean(array, places).unsqueeze(0) for array in features.arrays], scorer.config.pooling)
     for buffer, mean in zip(scorer.means, means, strict=True):
         buffer.copy_(mean.squeeze(0))
-    for buffer, part in zip(scorer.whitenings, parts, strict=True):
+    for buffer, part in zip(scorer.whitenings, whitening.cpu().split(list(scorer.channels)), strict=True):
         buffer.copy_(part.T)

@@ -109,6 +109,8 @@ def _points(
         some = y.gather(1, places[:, :, None].expand(-1, -1, d)).flatten(0, 1)  # (b·k, d)
         points[done * k : done * k + len(some)] = some if onto is None else some @ onto
         done += len(y)
+    if not points.isfinite().all():
+        raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
     points -= points.mean(dim=0)  # what all have in common would drown small distances in rounding
     return points, kept
 

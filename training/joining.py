@@ -37,10 +37,14 @@ class Joining:
         self._rows = [_operator(h, height, pooling) for h, _ in features.grids]
         self._columns = [_operator(w, width, pooling) for _, w in features.grids]
 
-    def blocks(self, images: int) -> Iterator[Block]:
-        """All positions, as many at a time as bounded memory allows for that many `images`."""
+    def blocks(self, images: int, *, matrix_bytes: int = 0) -> Iterator[Block]:
+        """All positions, as many at a time as bounded memory allows for that many `images`.
+
+        `matrix_bytes` is what else is worked on at each position, where that is more.
+        """
         height, width = self.features.grids[0]
-        step = max(1, min(width, _BLOCK_BYTES // (4 * images * sum(self.features.channels))))
+        each = max(4 * images * sum(self.features.channels), matrix_bytes)
+        step = max(1, min(width, _BLOCK_BYTES // each))
         for row in range(height):
             for start in range(0, width, step):
                 stop = min(start + step, width)

@@ -37,6 +37,18 @@ class Pictures:
         """Whether all pictures that were read are square, or nearly."""
         return all(abs(height - width) <= _SQUARE * max(height, width) for height, width in self._sizes)
 
+    @property
+    def odd_shapes(self) -> str | None:
+        """A warning where pictures of different shapes were read: squashed to one, the same part looks different."""
+        ratios = sorted(width / height for height, width in self._sizes)
+        if not ratios or ratios[-1] <= ratios[0] * (1 + _SQUARE):
+            return None
+        sizes = ", ".join(f"{width}x{height}" for height, width in sorted(self._sizes)[:5])
+        return (
+            f"the pictures are of different shapes ({sizes}): squashed to one square, parts look different in each. "
+            "Give those that your camera takes"
+        )
+
     def read(self, preprocess: Preprocess) -> Tensor:
         """All pictures as (n, 3, S, S) uint8, mapped to a file. DatasetError names those that cannot be used."""
         side = preprocess.config.taken
@@ -58,6 +70,11 @@ class Pictures:
                 f"{len(unusable)} of {len(self._paths)} pictures cannot be used; mend or remove them: "
                 + " | ".join(unusable[:_NAMED])
                 + more
+            )
+        if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
+            raise DatasetError(
+                f"All {len(images)} pictures are the same. Give pictures of different good parts: how far these differ "
+                "is what is learnt."
             )
         check_depth(self._paths)
         return torch.from_numpy(images)

@@ -7,6 +7,7 @@ go or are chosen, as the recipe says. Nothing but the good training pictures is 
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from models.manifest import (
 )
 from models.preprocess import Preprocess
 from models.weights import NONE, load_weights
-from training.alignments import unaligned
+from training.alignments import inspected_share, unaligned
 from training.batch_norm import estimate_batch_norm
 from training.choose import Figures
 from training.datasets import fingerprint, read_ignore_mask, training_images
@@ -41,6 +42,9 @@ from training.synthetic import Tiles, make_tiles
 from training.textures import FolderTextures, ProceduralTextures, Textures
 from training.working_folder import SCRATCH, alone_in, packages, working_folder
 from training.workshop import Workshop
+
+_BATCH = 32
+_MUCH, _LITTLE = 0.5, 0.02  # shares of a picture that are worth a word if they are not inspected
 
 
 def train_category(request: TrainingRequest, progress: Progress) -> TrainingResult:
@@ -60,8 +64,12 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
     wide = _takes_wide(request)
     images = pictures.read(_preprocess(request, wide=wide))
+    if ignored is not None and pictures.odd_shapes:
+        raise DatasetError(f"An ignore mask fits pictures of one shape, and {pictures.odd_shapes}.")
     kind, kind_reason = _kind(request.kind, images)
     progress.say(f"{category}: {len(images)} good images; {kind}, {kind_reason}")
+    if ignored is not None:
+        progress.say(f"ignored: {ignored.mean():.1%} of the picture")
 
     dataset = DatasetRecord(images=len(images), fingerprint=fingerprint(paths))
     ignored_id = None if ignored is None else hashlib.sha256(np.packbits(ignored).tobytes()).hexdigest()
@@ -69,9 +77,9 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     folder = working_folder(request, category, kind, inputs)
     workshop = replace(_new_workshop(request, folder, progress), ignored=ignored)
     if request.weights == NONE:
-        estimate_batch_norm(backbone, _as_seen(images, wide=wide).split(32), request.recipe.preprocess)
+        estimate_batch_norm(backbone, _as_seen(images, wide=wide), request.recipe.preprocess)
     with alone_in(folder):
-        align, alignment = None, Choice(stage="alignment", kept=False, reason="the recipe says never")
+        align, alignment = None, _not_aligned(request)
         if wide:
             tiles = _tiles(images, kind, workshop, ignored, wide=True)
             align, alignment = choose_alignment(
@@ -113,8 +121,21 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         choices=manifest.choices,
         validation=manifest.validation,
         seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
-        warnings=(warning,) if warning else (),
+        warnings=tuple(
+            text for text in (warning, pictures.odd_shapes, *_not_looked_at(workshop, tiles, align)) if text
+        ),
     )
+
+
+def _not_looked_at(workshop: Workshop, tiles: Tiles, align: AlignmentConfig | None) -> Iterator[str]:
+    """What a person should know of the parts of a picture that are not inspected."""
+    if workshop.ignored is not None and (share := float(workshop.ignored.mean())) > _MUCH:
+        yield f"the ignore mask covers {share:.0%} of the picture, and nothing there is inspected: is it inverted?"
+    if align is not None and (share := inspected_share(tiles, align, keep=workshop.keep)) < 1 - _LITTLE:
+        yield (
+            f"parts are aligned, and what lies beyond their frame, {1 - share:.0%} of a picture, is not inspected: "
+            "--align never keeps the whole picture"
+        )
 
 
 def _takes_wide(request: TrainingRequest) -> bool:
@@ -127,8 +148,16 @@ def _preprocess(request: TrainingRequest, *, wide: bool) -> Preprocess:
     return Preprocess(request.recipe.preprocess.model_copy(update={"align": align}))
 
 
-def _as_seen(images: Tensor, *, wide: bool) -> Tensor:
-    return unaligned(images, np.zeros((1, 2, 2), np.bool_))[0] if wide else images
+def _as_seen(images: Tensor, *, wide: bool) -> Iterator[Tensor]:
+    """Pictures as the network sees them unaligned, (b, 3, s, s) uint8 at a time."""
+    return (unaligned(batch) if wide else batch for batch in images.split(_BATCH))
+
+
+def _not_aligned(request: TrainingRequest) -> Choice:
+    use = request.recipe.alignment.use
+    texture = request.kind == "texture" and use != "never"
+    reason = "a texture has no place and direction" if texture else f"the recipe says {use}"
+    return Choice(stage="alignment", kept=False, reason=reason)
 
 
 def _tiles(images: Tensor, kind: Kind, workshop: Workshop, ignored: NDArray[np.bool_] | None, *, wide: bool) -> Tiles:

@@ -1,7 +1,7 @@
 """A recipe: every choice of training in one TOML file, read once into a frozen configuration.
 
-`default` and `seed` are shipped in `training/recipes/`; any other name is a file. Unknown keys are refused,
-since a setting that is silently ignored is worse than one that is missing.
+`default`, `small`, `seed` and `demo` are shipped in `training/recipes/`; any other name is a file. Unknown keys are
+refused, since a setting that is silently ignored is worse than one that is missing.
 """
 
 import math
@@ -12,16 +12,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from models.alignment import OVERSAMPLING
 from models.backbone import grids
 from models.errors import RecipeError
 from models.manifest import Rate, ThresholdRule
-from models.preprocess import PreprocessConfig
+from models.preprocess import LARGEST_TAKEN, PreprocessConfig
 from models.smoothing import kernel_radius
 from training.fields import Count, OneOrMore, Positive, Section
 from training.fit_coupled import CoupledSection
 from training.fit_dense import DenseGaussianSection
 from training.fit_gaussian import GaussianSection
 from training.fit_memory_bank import MemoryBankSection
+from training.recipe_flaws import flaws
 
 _SHIPPED = Path(__file__).parent / "recipes"
 
@@ -91,7 +93,9 @@ ScorerSection = Annotated[
 
 
 class MapSection(Section):
-    """What is done to the score map. `smoothing`: standard deviations in pixels of the network's input, to try."""
+    """What is done to the score map. `smoothing`: standard deviations to try, in pixels of
+    the whole picture squashed to the network's input.
+    """
 
     smoothing: OneOrMore[Annotated[float, Field(ge=0, le=32)]] = (4.0, 2.0)
 
@@ -139,6 +143,11 @@ class Recipe(Section):
             raise ValueError(f"map.smoothing of {widest} is too wide for an image_size of {self.preprocess.image_size}")
         if self.preprocess.align is not None:
             raise ValueError("preprocess.align follows from the pictures: say how to find it in [alignment]")
+        if self.alignment.use != "never" and side * OVERSAMPLING > LARGEST_TAKEN:
+            raise ValueError(
+                f"pictures of {side} px are too large to be aligned (at most {LARGEST_TAKEN // OVERSAMPLING}): use "
+                '--align never, or alignment.use = "never"'
+            )
         if self.preprocess.resize is not None and self.alignment.use != "never":
             raise ValueError('preprocess.resize cuts out the centre: set alignment.use = "never"')
         return self
@@ -157,6 +166,9 @@ def read_recipe(name: str, *, overrides: Mapping[str, Mapping[str, Any]] | None 
     """
     path = _SHIPPED / f"{name}.toml" if name in shipped_recipes() else Path(name)
     if not path.is_file():
+        if name.endswith(".toml"):
+            there = ", ".join(shipped_recipes())
+            raise RecipeError(f"There is no file {name}; shipped recipes are given by name without .toml: {there}.")
         raise RecipeError(f"There is no recipe '{name}': give one of {', '.join(shipped_recipes())}, or a TOML file.")
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -165,10 +177,16 @@ def read_recipe(name: str, *, overrides: Mapping[str, Mapping[str, Any]] | None 
     for section, settings in (overrides or {}).items():
         _override(document, section, settings)
     try:
-        return Recipe.model_validate(document)
+        recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise RecipeError(f"The recipe {path.name} cannot be used. " + "; ".join(wrong) + ".") from error
+        wrong = "; ".join(flaws(error, document, Recipe))
+        raise RecipeError(f"The recipe {name} cannot be used. {wrong}.") from error
+    if recipe.calibration.rule == "train_max" and "false_reject_rate" in (overrides or {}).get("calibration", {}):
+        raise RecipeError(
+            f"The recipe {name} takes the rule train_max, which has no false-reject rate. Leave "
+            '--false-reject-rate out, or set calibration.rule = "conformal".'
+        )
+    return recipe
 
 
 def _override(document: dict[str, Any], section: str, settings: Mapping[str, Any]) -> None:

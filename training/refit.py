@@ -1,12 +1,13 @@
 """An artifact's scorer and threshold anew, from more good pictures; everything that was learnt or chosen stays."""
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from models.artifact import Artifact, load, save
 from models.detector import DetectorConfig
-from models.errors import ArtifactError, DatasetError
+from models.errors import ArtifactError, DatasetError, RecipeError
 from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
 from training.datasets import added_images, fingerprint, training_images
@@ -36,6 +37,11 @@ def refit_category(
     Raises ArtifactError, DatasetError or RecipeError with what to do.
     """
     artifact = load(path)
+    if category not in (None, artifact.manifest.category):
+        raise DatasetError(
+            f"This artifact is of {artifact.manifest.category}; fitted to {category}, it would judge one by the other. "
+            "Train that category instead."
+        )
     recipe = _recipe(artifact, false_reject_rate)
     paths = _pictures(data, category or artifact.manifest.category, added)
     folder = artifacts / SCRATCH / f"{artifact.manifest.category}-refit-{artifact.version}"
@@ -88,20 +94,30 @@ def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
         raise ArtifactError(f"{artifact.path}: its recipe cannot be used again ({error}). Train it anew.") from error
     if false_reject_rate is None:
         return recipe
+    if recipe.calibration.rule == "train_max":
+        raise RecipeError("This artifact's rule, train_max, has no false-reject rate. Leave --false-reject-rate out.")
     calibration = recipe.calibration.model_copy(update={"false_reject_rate": false_reject_rate})
     return recipe.model_copy(update={"calibration": calibration})
 
 
 def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
     paths = training_images(data, category)
-    known = {path.resolve() for path in paths}
+    known = {_content(path): path for path in paths}
     for folder in added:
-        more = added_images(folder)
-        if twice := [path for path in more if path.resolve() in known]:
-            raise DatasetError(f"{twice[0]} is there twice: it would count twice, and thresholds come out too low.")
-        known |= {path.resolve() for path in more}
-        paths += more
+        for path in added_images(folder):
+            other = known.setdefault(_content(path), path)
+            if other is not path:
+                raise DatasetError(
+                    f"{path} is the same picture as {other}. It would count twice, and thresholds would come out too "
+                    "low: remove one."
+                )
+            paths.append(path)
     return paths
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _config(artifact: Artifact, workshop: Workshop, images: int) -> DetectorConfig:

@@ -1,5 +1,6 @@
 """Large arrays on disk that nobody else sees, so that memory does not grow with the number of pictures."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -23,6 +24,10 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArra
             os.posix_fallocate(file.fileno(), 0, size)  # really there: a full disk would end in a bus error
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise RecipeError(
+                f"Nothing can be written to {folder} ({error.strerror}). Give another folder with --artifacts."
+            ) from error
         raise RecipeError(
             f"There is no room for {size / 1e9:.1f} GB of pictures or features in {folder} ({error.strerror}). Make "
             "some, give another folder with --artifacts, or use fewer pictures."

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import torch
+
 from models.alignment import AlignmentConfig
 from models.backbone import Backbone
 from models.detector import ScorerConfig, build_alignment
@@ -16,12 +19,14 @@ from models.mfcsam import AnyFusion
 from training.alignments import alignments, label, unaligned
 from training.choose import Candidate, Figures, ValidationSet, best, decide, gains, hold_out, make_validation_set
 from training.recipe import Recipe, Use
+from training.scratch import scratch
 from training.synthetic import Synthetic, Tiles
 from training.textures import Textures
 from training.workshop import Workshop
 
 Stage = Literal["jigsaw", "fusion"]
 
+_BATCH = 64
 ENOUGH_TO_CHOOSE = 10  # good images; with fewer, a fifth of them says nothing about a stage
 
 
@@ -44,13 +49,15 @@ def choose_alignment(
     section, say = workshop.recipe.alignment, workshop.progress.say
     if kind == "texture":
         return None, Choice(stage="alignment", kept=False, reason="a texture has no place and direction")
-    if len(tiles) < ENOUGH_TO_CHOOSE:
-        return None, _too_few("alignment", len(tiles))
-    ways = alignments(tiles, section, square=square)
+    ways = alignments(tiles, section, square=square, keep=workshop.keep)
     if not ways:
         shown = square or "shift" in section.ways
         why = "no part stands out from the pictures' borders" if shown else "the pictures are not square"
         return None, Choice(stage="alignment", kept=False, reason=why)
+    if len(tiles) < ENOUGH_TO_CHOOSE:
+        if section.use == "always":
+            return ways[0], Choice(stage="alignment", kept=True, reason=f"{label(ways[0])}: the recipe says always")
+        return None, _too_few("alignment", len(tiles))
     good, held_out = _hold_out(workshop.recipe, tiles, textures)
     found: dict[AlignmentConfig | None, Candidate] = {}
     for align in ways if section.use == "always" else [None, *ways]:
@@ -75,10 +82,20 @@ def _judged(
 ) -> Candidate:
     """The best that the scorer's settings make of an alignment; tiles are taken for one."""
     if align is None:
-        small = Tiles(*unaligned(*good.copy()))
-        held_out = ValidationSet(*unaligned(held_out.tiles, held_out.masks))
-        return best(workshop.candidates(backbone, None, align=None, good=small, held_out=held_out))
+        small = ValidationSet(torch.cat([unaligned(batch) for batch in held_out.tiles.split(_BATCH)]), held_out.masks)
+        return best(workshop.candidates(backbone, None, align=None, good=_shrunk(good, workshop), held_out=small))
     return best(workshop.candidates(backbone, None, align=align, good=good, held_out=held_out))
+
+
+def _shrunk(tiles: Tiles, workshop: Workshop) -> Tiles:
+    """Tiles that were taken for an alignment, as they would be without, in a file."""
+    first = unaligned(tiles[0][0].unsqueeze(0))
+    images = scratch((len(tiles), *first.shape[1:]), np.uint8, folder=workshop.folder)
+    done = 0
+    for batch in tiles.batches(_BATCH):
+        images[done : done + len(batch)] = unaligned(batch).numpy()
+        done += len(batch)
+    return Tiles.without_foregrounds(torch.from_numpy(images))
 
 
 def run_stages(
@@ -96,7 +113,7 @@ def run_stages(
     learning, held_out = tiles, None
     if len(tiles) >= ENOUGH_TO_CHOOSE and (workshop.settings > 1 or "choose" in [use for use, _ in plan.values()]):
         learning, held_out = _hold_out(recipe, tiles, textures)
-    source = Synthetic(learning, textures, recipe.seed, build_alignment(workshop.preprocess(align)))
+    source = Synthetic(learning, textures, recipe.seed, build_alignment(workshop.preprocess(align)), keep=workshop.keep)
 
     def candidates(backbone: Backbone, fusion: AnyFusion | None, measured: ValidationSet) -> list[Candidate]:
         return workshop.candidates(backbone, fusion, align=align, good=learning, held_out=measured)

@@ -55,11 +55,6 @@ class Tiles:
         chosen = tuple(indices) if self.chosen is None else tuple(self.chosen[index] for index in indices)
         return Tiles(self.images, self.foregrounds, chosen)
 
-    def copy(self) -> tuple[Tensor, NDArray[np.bool_]]:
-        """The pictures and foregrounds that count, in memory."""
-        places = slice(None) if self.chosen is None else list(self.chosen)
-        return self.images[places], self.foregrounds[places]
-
     def batches(self, size: int = 16) -> Iterator[Tensor]:
         """The pictures, (b, 3, S, S) uint8 at a time."""
         places = torch.arange(len(self.images)) if self.chosen is None else torch.tensor(self.chosen)
@@ -85,12 +80,16 @@ def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Draws synthetic defects onto tiles. With an `alignment`, examples are in the part's frame, as the network's."""
+    """Draws synthetic defects onto tiles. With an `alignment`, examples are in the part's frame.
+
+    `keep` is false where pictures are not looked at.
+    """
 
     tiles: Tiles
     textures: Textures
     seed: int
     alignment: Alignment | None = None
+    keep: Tensor | None = None
 
     def generator(self, use: Use, *, epoch: int, index: int) -> np.random.Generator:
         """The random generator of one example."""
@@ -105,7 +104,7 @@ class Synthetic:
     def good_batches(self, size: int = 32) -> Iterator[Tensor]:
         """The good tiles as the network sees them, (b, 3, s, s) uint8 at a time."""
         for batch in self.tiles.batches(size):
-            yield batch if self.alignment is None else self.alignment(batch)[0].round().to(torch.uint8)
+            yield batch if self.alignment is None else self.alignment(batch, self.keep)[0].round().to(torch.uint8)
 
     def example(self, position: int, use: Use, *, epoch: int) -> tuple[Tensor, NDArray[np.bool_], np.random.Generator]:
         """Example `position` of good tiles followed by as many synthetic ones (seed, step 1.5).
@@ -118,16 +117,15 @@ class Synthetic:
         mask = np.zeros(foreground.shape, np.bool_)
         if position >= len(self.tiles):
             tile, mask = self.draw(index, rng)
-        return *_aligned(tile, mask, self.alignment), rng
+        return *self._aligned(tile, mask), rng
 
-
-def _aligned(tile: Tensor, mask: NDArray[np.bool_], alignment: Alignment | None) -> tuple[Tensor, NDArray[np.bool_]]:
-    """A tile (3, S, S) uint8 and its mask in the part's own frame."""
-    if alignment is None:
-        return tile, mask
-    picture, pose = alignment(tile.unsqueeze(0))
-    share = alignment.align(torch.from_numpy(mask).float()[None, None], pose)
-    return picture[0].round().to(torch.uint8), np.asarray((share[0, 0] >= 0.5).numpy())
+    def _aligned(self, tile: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """A tile (3, S, S) uint8 and its mask in the part's own frame."""
+        if self.alignment is None:
+            return tile, mask
+        picture, pose = self.alignment(tile.unsqueeze(0), self.keep)
+        share = self.alignment.align(torch.from_numpy(mask).float()[None, None], pose)
+        return picture[0].round().to(torch.uint8), np.asarray((share[0, 0] >= 0.5).numpy())
 
 
 def _to_picture(tile: Tensor) -> NDArray[np.uint8]:

@@ -102,7 +102,12 @@ def train(
             "[bold yellow]The backbone starts from random weights.[/] That is for trials: a detector for production "
             "needs --weights imagenet or a file."
         )
-    result = _run(lambda: train_category(request, Progress(console)), artifacts=artifacts, console=console)
+    result = _run(
+        lambda: train_category(request, Progress(console)),
+        artifacts=artifacts,
+        again="goes on where this one stopped",
+        console=console,
+    )
     _conclude(result, json_file, console)
 
 
@@ -111,7 +116,7 @@ def refit(
         Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
     ],
     data: options.Data,
-    category: options.Category = None,
+    category: Annotated[str | None, typer.Option(help="Which category of DIR. Default: the artifact's own.")] = None,
     add: Annotated[
         list[Path] | None, typer.Option(help="One more folder of pictures of good parts; may be repeated.")
     ] = None,
@@ -144,6 +149,7 @@ def refit(
             progress=Progress(console),
         ),
         artifacts=artifacts,
+        again="begins anew, and takes minutes",
         console=console,
     )
     _conclude(result, json_file, console)
@@ -158,16 +164,17 @@ def _overrides(**sections: dict[str, object]) -> dict[str, dict[str, object]]:
     return {section: settings for section, settings in given.items() if settings}
 
 
-def _run(work: Callable[[], TrainingResult], *, artifacts: Path, console: Console) -> TrainingResult:
+def _run(work: Callable[[], TrainingResult], *, artifacts: Path, again: str, console: Console) -> TrainingResult:
+    """`work`, and what the same command would do if it is interrupted: `again`."""
     try:
         return work()
     except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on where this one stopped.")
+        console.print(f"Interrupted. The same command {again}.")
         raise typer.Exit(130) from None
     except SafetensorError as error:  # what writing an artifact to a full disk ends in
         raise JigSightError(
             f"The artifact cannot be written to {artifacts}: {error}. Make room or give another --artifacts; "
-            "the same command goes on where this one stopped."
+            f"the same command {again}."
         ) from error
 
 

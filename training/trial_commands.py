@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.console import Console
 
-from models.errors import DatasetError
+from models.errors import DatasetError, RecipeError
 from models.heatmaps import encode_png
 from models.preprocess import Preprocess, PreprocessConfig
 from training import options
@@ -76,11 +76,15 @@ def synth(
     textures: options.Textures = None,
     kind: Annotated[options.Kind, typer.Option(help="Objects keep defects on the part.")] = "auto",
     count: Annotated[int, typer.Option(min=1, max=100, help="How many examples.")] = 8,
-    image_size: Annotated[int, typer.Option(help="Edge of the pictures in pixels, a multiple of 32.")] = 224,
+    image_size: Annotated[
+        int, typer.Option(min=32, max=2048, help="Edge of the pictures in pixels, a multiple of 32.")
+    ] = 224,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same defects.")] = 0,
 ) -> None:
     """Draw a contact sheet of synthetic defects: what training takes for defective. Look before you train."""
     check_file(output, option="--output")
+    if image_size % 32:
+        raise RecipeError(f"--image-size must be a multiple of 32, not {image_size}.")
     paths = training_images(data, category)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
     preprocess = Preprocess(PreprocessConfig(image_size=image_size))

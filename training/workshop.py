@@ -1,6 +1,7 @@
 """Where candidate detectors are put together, fitted and compared: what the stages of a run share."""
 
 import copy
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +67,11 @@ class Workshop:
         return torch.device(self.devices.accelerator)
 
     @property
+    def keep(self) -> Tensor | None:
+        """Where pictures are looked at, (h, w) bool of any size; None: everywhere."""
+        return None if self.ignored is None else torch.from_numpy(~self.ignored)
+
+    @property
     def fitter(self) -> Fitter:
         """Fits the recipe's scorer."""
         recipe = self.recipe
@@ -109,7 +115,7 @@ class Workshop:
             section=self.recipe.jigsaw,
             pretrained=self.pretrained,
             devices=self.devices,
-            checkpoint=self.folder / "jigsaw.pt",
+            checkpoint=self.folder / f"jigsaw-{_frame(source)}.pt",
             progress=self.progress,
         )
         return tuned
@@ -128,7 +134,7 @@ class Workshop:
             section=self.recipe.fusion,
             devices=self.devices,
             # Of this backbone alone: whether the jigsaw stays might be decided otherwise when a run goes on.
-            checkpoint=self.folder / f"fusion-{fingerprint(backbone.state_dict())[:12]}.pt",
+            checkpoint=self.folder / f"fusion-{_frame(source)}-{fingerprint(backbone.state_dict())[:12]}.pt",
             progress=self.progress,
         )
         return fusion
@@ -180,7 +186,7 @@ class Workshop:
         count = len(good) + len(held_out.tiles)
         features, poses = self._extract(seer, chain(good.batches(), held_out.tiles.split(_BATCH)), count)
         known, asked = np.arange(len(good)), np.arange(len(good), count)
-        pose = None if poses is None else Pose(poses.centre[len(good) :], poses.angle[len(good) :])
+        pose = None if poses is None else poses.of(slice(len(good), None))
         found = []
         for scorer, maps in self.fitter.trials(features, known=known, asked=asked):
             for width in smoothings:
@@ -202,3 +208,10 @@ class Workshop:
             section, in_sample=within.images, out_of_sample=outside.images, pixel=outside.pixel_threshold
         )
         return record, outside.images, warning
+
+
+def _frame(source: Synthetic) -> str:
+    """A name for the alignment under which a stage learns: another one's checkpoint is not taken up."""
+    if source.alignment is None:
+        return "plain"
+    return hashlib.sha256(source.alignment.config.model_dump_json().encode()).hexdigest()[:12]

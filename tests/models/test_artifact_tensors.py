@@ -68,7 +68,8 @@ def test_values_that_are_not_finite_are_found(
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("scorer.whitening1", "a tensor scorer.whitening holds nothing but zeros: it was never fitted"),
+        ("scorer.whitening1", "a tensor scorer.whitening leaves out channels: it was never fitted"),
+        ("scorer.corrections", "tensor scorer.corrections must be 1 but for the rounding of half precision"),
         ("scorer.directions", "tensor scorer.directions holds nothing but zeros: it was never fitted"),
         ("smoothing.keep", "tensor smoothing.keep ignores every position: nothing would ever fail"),
     ],

@@ -63,7 +63,10 @@ def fitted(*, shrinkage: float = 0.2, pooling: Pooling = 3, rank: int = D, dimen
 def halved(scorer: CompactGaussian) -> CompactGaussian:
     """The same, as an artifact holds it."""
     scorer = copy.deepcopy(scorer)
+    wanted = scorer.directions.square().sum(1)
     scorer.directions = scorer.directions.half()
+    stored = scorer.directions.float().square().sum(1)
+    scorer.corrections.copy_(torch.where(stored > 0, wanted / stored, 1))
     return scorer
 
 
@@ -125,17 +128,25 @@ def test_half_precision_moves_a_score_by_less_than_a_percent(shrinkage: float) -
     torch.testing.assert_close(halved(scorer)(asked), scorer(asked), rtol=1e-2, atol=0)
 
 
+def test_corrections_are_factors_of_what_each_direction_explains() -> None:
+    z = torch.tensor([[[3.0, 4.0, 5.0]]])
+    directions, corrections = torch.eye(3)[None, :, :2] / 2, torch.tensor([[2.0, 0.5]])
+    wanted = ((9 * (1 - 2 / 4) + 16 * (1 - 0.5 / 4) + 25) / 0.1) ** 0.5
+    assert float(residual(z, directions, corrections, shrinkage=0.1)) == pytest.approx(wanted)
+
+
 def test_the_residual_is_the_same_over_many_blocks_and_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     z, directions = torch.randn(9, 2, 5), torch.nn.functional.normalize(torch.randn(9, 5, 1), dim=1)
     z[4] = 7 * directions[4, :, 0]  # all of it explained
     explained = torch.einsum("pbk,pkr->pbr", z, directions).square().sum(2)
     wanted = ((z.square().sum(2) - explained).clamp_min(0) / 0.5).sqrt()
-    whole = residual(z, directions, 0.5)
+    corrections = torch.ones(9, 1)
+    whole = residual(z, directions, corrections, shrinkage=0.5)
     monkeypatch.setattr(compact_gaussian, "_BLOCK", 2 * 5)  # two positions
     assert torch.allclose(whole, wanted, atol=1e-2)
-    assert torch.equal(residual(z, directions, 0.5), whole)
+    assert torch.equal(residual(z, directions, corrections, shrinkage=0.5), whole)
     assert whole.isfinite().all()
-    assert residual(z.double(), directions, 0.5).dtype == torch.float64
+    assert residual(z.double(), directions, corrections, shrinkage=0.5).dtype == torch.float64
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -168,20 +179,49 @@ def test_built_on_meta_it_takes_everything_from_a_state_dict() -> None:
         "whitening2": ((9, 4), torch.float32),
         "whitening3": ((9, 5), torch.float32),
         "directions": ((64, 9, 4), torch.float16),
+        "corrections": ((64, 4), torch.float32),
     }
     assert not list(empty.parameters())
     empty.load_state_dict(scorer.state_dict(), assign=True)
     assert torch.equal(empty(x), scorer(x))
 
 
-@pytest.mark.parametrize("name", ["whitening1", "whitening3", "directions"])
-def test_buffers_of_zeros_are_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("whitening1", r"scorer\.whitening leaves out channels: it was never fitted"),
+        ("whitening3", r"scorer\.whitening leaves out channels: it was never fitted"),
+        ("directions", r"scorer\.directions holds nothing but zeros: it was never fitted"),
+        ("corrections", r"scorer\.corrections must be 1 but for the rounding of half precision"),
+    ],
+)
+def test_buffers_of_zeros_are_refused(name: str, reason: str) -> None:
     scorer = halved(fitted(rank=4))
     scorer.check()
     scorer.get_buffer(name).zero_()
-    with pytest.raises(
-        ArtifactError, match=rf"scorer\.{name.rstrip('13')} holds nothing but zeros: it was never fitted"
-    ):
+    with pytest.raises(ArtifactError, match=reason):
+        scorer.check()
+
+
+def test_a_channel_that_nothing_looks_at_is_refused() -> None:
+    scorer = halved(fitted(rank=4))
+    scorer.whitening2[:, 1] = 0
+    with pytest.raises(ArtifactError, match="leaves out channels"):
+        scorer.check()
+    fewer = halved(fitted(rank=4, dimensions=9))
+    fewer.whitening2[:, 1] = 0  # as where that channel is the same in all good parts
+    fewer.check()
+    for whitening in fewer.whitenings:
+        whitening[3] = 0
+    with pytest.raises(ArtifactError, match="rows of zeros"):
+        fewer.check()
+
+
+@pytest.mark.parametrize("value", [0.5, 1.1, -1.0])
+def test_one_correction_that_no_rounding_explains_is_refused(value: float) -> None:
+    scorer = halved(fitted(rank=4))
+    scorer.corrections[9, 2] = value
+    with pytest.raises(ArtifactError, match=r"scorer\.corrections must be 1"):
         scorer.check()
 
 

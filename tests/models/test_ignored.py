@@ -78,6 +78,14 @@ def test_only_whole_pngs_are_taken() -> None:
         painted(file(paint(colour=(255, 255, 255)))[:60])
 
 
+def test_a_photograph_is_no_mask() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    with pytest.raises(UnsupportedImage, match=r"drawn, not taken: this PNG has 1,\d\d\d colours"):
+        painted(file(Image.fromarray(pixels)))
+    soft = np.arange(1600).reshape(40, 40) % 256
+    assert painted(file(Image.fromarray(soft.astype(np.uint8)))).any()  # a soft brush
+
+
 def test_a_position_is_ignored_from_half_of_its_cell_on() -> None:
     ignored = np.zeros((160, 320), np.bool_)  # cells of 20 rows and 10 columns
     ignored[0:10, 0:20] = True

@@ -81,10 +81,42 @@ def test_overlays_are_written_and_do_not_overwrite_one_another(
     out = tmp_path / "out" / "maps"
     arguments = ["inspect", str(artifact_path), str(files["bad"]), str(twin), "--heatmaps", str(out), "--json"]
     images = json.loads(CliRunner().invoke(app, arguments).stdout)["images"]
-    assert [Path(each["heatmap"]) for each in images] == [out / "bad.png", out / "bad-2.png"]
+    names = [f"{tmp_path.name}-bad.png", "other folder-bad.png"]
+    assert [Path(each["heatmap"]) for each in images] == [out / name for name in names]
     for each in images:
         with Image.open(each["heatmap"]) as drawn:
             assert drawn.size == (128, 96)
+
+
+def test_names_of_overlays_are_never_shared(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, files: dict[str, Path]
+) -> None:
+    out = tmp_path / "maps"
+    twice = [str(files["bad"])] * 2
+    arguments = ["inspect", str(artifact_path), *twice, str(files["good"]), "--heatmaps", str(out), "--json"]
+    images = json.loads(CliRunner().invoke(app, arguments).stdout)["images"]
+    folder = tmp_path.name
+    names = [f"{folder}-bad.png", f"{folder}-bad-2.png", "good.png"]
+    assert [Path(each["heatmap"]) for each in images] == [out / name for name in names]
+
+
+def test_a_narrow_table_keeps_what_tells_pictures_and_says_where_heatmaps_are(
+    app: typer.Typer,
+    artifact_path: Path,
+    tmp_path: Path,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crack = tmp_path / "parts/crack/000.png"
+    crack.parent.mkdir(parents=True)
+    crack.write_bytes(files["bad"].read_bytes())
+    arguments = ["inspect", str(artifact_path), str(crack), "good.png", "--heatmaps", "out"]
+    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments).stdout
+    rows = [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")]
+    assert "".join(rows) == "…/crack/000.png→ 000.pnggood.png→ good.png"
+    assert "→ heatmaps, in out" in printed
+    assert "threshold" in printed
 
 
 def test_a_heatmap_that_cannot_be_written_costs_no_verdict(

@@ -69,6 +69,7 @@ def test_bad_files_are_named_and_the_others_served(make: Make, tmp_path: Path, a
     }
     assert "'plate'" in reasons[f"elsewhere/{artifact_path.name}"]
     assert not any(str(tmp_path) in reason for reason in reasons.values())
+    assert reasons[f"plate/{artifact_path.name}"].startswith("it is truncated or damaged")  # the file is named already
 
 
 def test_a_bad_file_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

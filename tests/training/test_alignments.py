@@ -3,8 +3,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.alignment import LARGEST_SCALE, OVERSAMPLING, Alignment, AlignmentConfig, part_mask
-from training.alignments import alignments, label, unaligned
+from models.alignment import OVERSAMPLING, Alignment, AlignmentConfig, part_mask
+from training.alignments import alignments, inspected_share, label, unaligned
 from training.recipe import AlignmentSection
 from training.synthetic import Tiles
 
@@ -91,8 +91,7 @@ def test_under_shift_the_reach_is_that_of_the_upright_box() -> None:
 def test_no_part_is_enlarged_more_than_there_is_detail_for() -> None:
     small = tiles_of(bar(0.2, 0.1), bar(0.15, 0.1, degrees=90))
     for config in alignments(small, section(stretches=[1.0, 4.0]), square=True):
-        assert config.along <= OVERSAMPLING * 4
-        assert config.across <= LARGEST_SCALE
+        assert max(config.along, config.across) <= OVERSAMPLING
     plain = alignments(small, section(), square=True)
     assert all(max(config.along, config.across) == OVERSAMPLING for config in plain)
 
@@ -116,16 +115,35 @@ def test_where_parts_cannot_be_seen_nothing_is_aligned(even: int, aligned: bool)
     assert bool(alignments(tiles, section(), square=True)) is aligned
 
 
-def test_unaligned_pictures_are_half_as_large_and_no_mask_vanishes() -> None:
+def test_unaligned_pictures_are_half_as_large() -> None:
     rng = np.random.default_rng(0)
     pictures = torch.from_numpy(rng.integers(0, 256, (70, 3, 8, 8), dtype=np.uint8))
-    masks = np.zeros((70, 8, 8), np.bool_)
-    masks[3, 5, 2] = True
-    small, covered = unaligned(pictures, masks)
+    small = unaligned(pictures)
     assert (small.shape, small.dtype) == ((70, 3, 4, 4), torch.uint8)
     means = pictures.double().view(70, 3, 4, 2, 4, 2).mean((3, 5))
     assert (small.double() - means).abs().max() <= 0.5
-    assert np.argwhere(covered).tolist() == [[3, 2, 1]]
+
+
+def test_what_is_ignored_does_not_count_as_part() -> None:
+    def clamped(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        picture[-TAKEN // 8 :, : TAKEN // 8] = 200
+        return picture
+
+    keep = torch.ones(16, 16, dtype=torch.bool)
+    keep[-3:, :3] = False
+    clean, clamps = tiles_of(bar(0.5, 0.2)), tiles_of(clamped(bar(0.5, 0.2)))
+    wanted = alignments(clean, section("rotate"), square=True)
+    assert alignments(clamps, section("rotate"), square=True, keep=keep) == wanted
+    assert alignments(clamps, section("rotate"), square=True) != wanted
+
+
+def test_the_inspected_share_is_that_of_the_part_s_frame() -> None:
+    middle = tiles_of(bar(0.4, 0.2), bar(0.4, 0.2))
+    shares = [
+        inspected_share(middle, AlignmentConfig(name="shift", along=along, across=across), keep=None)
+        for along, across in ((0.8, 0.8), (1.25, 1.0), (2.0, 2.0))
+    ]
+    assert shares == pytest.approx([1, 0.8, 0.25], abs=0.06)
 
 
 def test_a_label_says_which_alignment() -> None:

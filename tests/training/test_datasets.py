@@ -90,7 +90,7 @@ def test_a_missing_folder_says_what_is_there(screw: Path) -> None:
     with pytest.raises(DatasetError, match="is a file, not a folder"):
         training_images(screw / "train/good/0.png", None)
     (screw.parent / "nut" / "notes.txt").write_text("x")
-    with pytest.raises(DatasetError, match="holds no folders"):
+    with pytest.raises(DatasetError, match=r"nut holds no pictures \(only files with \.txt\)"):
         training_images(screw.parent / "nut", "bolt")
 
 
@@ -147,8 +147,10 @@ def test_a_plain_folder_is_of_good_parts(tmp_path: Path) -> None:
 
 def test_a_folder_without_any_picture_cannot_be_tested(tmp_path: Path) -> None:
     (tmp_path / "today").mkdir()
-    with pytest.raises(DatasetError, match=r"no test pictures.*pictures of good parts directly in a folder"):
+    with pytest.raises(DatasetError, match=r"holds no pictures\. .*pictures of good parts directly in a folder"):
         datasets.test_samples(tmp_path / "today", None)
+    with pytest.raises(DatasetError, match=r"today holds no pictures\."):
+        datasets.test_samples(tmp_path / "today", "flange")
 
 
 def test_a_mask_without_an_image_is_named(screw: Path) -> None:
@@ -250,8 +252,21 @@ def test_useless_ignore_masks_are_named(tmp_path: Path) -> None:
         read_ignore_mask(path)
     with pytest.raises(DatasetError, match=r"ignore\.jpg: An ignore mask must be a PNG"):
         read_ignore_mask(put(tmp_path / "ignore.jpg", mask()))
-    with pytest.raises(DatasetError, match=r"gone\.png"):
+    with pytest.raises(DatasetError, match=r"gone\.png cannot be read: No such file or directory\.$"):
         read_ignore_mask(tmp_path / "gone.png")
+    with pytest.raises(DatasetError, match=r"cannot be read: it is a folder, and a picture is wanted\.$"):
+        read_ignore_mask(tmp_path)
+
+
+def test_what_is_added_is_a_folder_of_pictures(screw: Path, tmp_path: Path) -> None:
+    good = screw / "train/good"
+    assert datasets.added_images(good) == training_images(screw, None)
+    with pytest.raises(DatasetError, match=r"^There is no folder .*nosuch\.$"):
+        datasets.added_images(tmp_path / "nosuch")
+    with pytest.raises(DatasetError, match="is a file, not a folder"):
+        datasets.added_images(good / "0.png")
+    with pytest.raises(DatasetError, match=rf"holds no pictures to add\. Give its good pictures: {good}\."):
+        datasets.added_images(screw)
 
 
 def test_the_fingerprint_follows_names_and_bytes_alone(tmp_path: Path) -> None:

@@ -183,6 +183,18 @@ def test_the_interval_is_that_of_the_good_parts_rejected(artifact: Artifact, sam
     ]
 
 
+def test_good_parts_alone_have_no_figures_of_defects(artifact: Artifact, samples: list[TestSample]) -> None:
+    console = Console(width=120, file=StringIO())
+    console.print(table(evaluate(artifact, samples[:6])))
+    console.print(table(evaluate(artifact, samples[:6] * 2)))
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    assert not any(word in text for word in ("AUROC", "AUPRO", "missed"))
+    assert text.count("good parts rejected") == 2
+    assert text.count("say little: the interval is wide") == 1
+    assert "6 good parts say little" in text
+
+
 def test_pictures_that_it_was_trained_on_are_recognised(artifact: Artifact, samples: list[TestSample]) -> None:
     good = [sample.path for sample in samples[:6]]
     record = artifact.manifest.dataset.model_copy(update={"images": 6, "fingerprint": fingerprint(good)})

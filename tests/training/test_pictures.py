@@ -84,7 +84,30 @@ def test_a_first_picture_that_cannot_be_read_has_no_size(tmp_path: Path) -> None
 
 def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(2)]
-    for path in paths:
-        Image.fromarray(np.full((64, 64), 4000, np.uint16)).save(path)
+    for index, path in enumerate(paths):
+        pixels = np.random.default_rng(index).integers(0, 4096, (64, 64), dtype=np.uint16)
+        Image.fromarray(pixels).save(path)
     with pytest.raises(DatasetError, match="16-bit"):
         Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
+
+
+def test_pictures_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    paths = written(tmp_path, *[(64, 64)] * 3)
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes())
+    with pytest.raises(DatasetError, match="All 3 pictures are the same"):
+        Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
+    Pictures(paths[:1], tmp_path, Progress.silent()).read(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "warned"),
+    [([(80, 60), (160, 120)], False), ([(100, 99), (99, 100)], False), ([(80, 60), (60, 80)], True)],
+)
+def test_pictures_of_different_shapes_are_told(tmp_path: Path, sizes: list[tuple[int, int]], warned: bool) -> None:
+    pictures = Pictures(written(tmp_path, *sizes), tmp_path, Progress.silent())
+    assert pictures.odd_shapes is None  # nothing was read
+    pictures.read(SMALL)
+    assert (pictures.odd_shapes is not None) is warned
+    if warned:
+        assert "different shapes (80x60, 60x80)" in str(pictures.odd_shapes)

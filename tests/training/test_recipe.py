@@ -132,19 +132,19 @@ def test_a_value_is_one_or_a_list(tmp_path: Path, text: str, values: tuple[int, 
         ("[gaussian]\nrank = 3", "gaussian"),
         ("[scorer]\nrank = 3", "scorer"),
         ('[scorer]\nname = "forest"', "scorer"),
-        ('[scorer]\nname = "gaussian"\nepsilon = nan', "scorer.gaussian.epsilon"),
-        ('[scorer]\nname = "gaussian"\nrank = []', "scorer.gaussian.rank"),
-        ('[scorer]\nname = "gaussian"\nrank = [4, 0]', "scorer.gaussian.rank.1"),
-        ('[scorer]\nname = "gaussian"\nshrinkage = 0.0', "scorer.gaussian.shrinkage.0"),
-        ('[scorer]\nname = "gaussian"\npooling = [3, 2]', "scorer.gaussian.pooling.1"),
-        ('[scorer]\nname = "dense_gaussian"\nchannels = 0', "scorer.dense_gaussian.channels"),
-        ('[scorer]\nname = "dense_gaussian"\nrank = 3', "scorer.dense_gaussian.rank"),
-        ('[scorer]\nname = "memory_bank"\nlevels = [3, 2]', "scorer.memory_bank.levels"),
-        ('[scorer]\nname = "coupled"\nradius = "large"', "scorer.coupled.radius"),
+        ('[scorer]\nname = "gaussian"\nepsilon = nan', "scorer.epsilon"),
+        ('[scorer]\nname = "gaussian"\nrank = []', "scorer.rank"),
+        ('[scorer]\nname = "gaussian"\nrank = [4, 0]', "scorer.rank"),
+        ('[scorer]\nname = "gaussian"\nshrinkage = 0.0', "scorer.shrinkage"),
+        ('[scorer]\nname = "gaussian"\npooling = [3, 2]', "scorer.pooling"),
+        ('[scorer]\nname = "dense_gaussian"\nchannels = 0', "scorer.channels"),
+        ('[scorer]\nname = "dense_gaussian"\nrank = 3', "scorer.rank"),
+        ('[scorer]\nname = "memory_bank"\nlevels = [3, 2]', "scorer.levels"),
+        ('[scorer]\nname = "coupled"\nradius = "large"', "scorer.radius"),
         ("[alignment]\nways = []", "alignment.ways"),
-        ('[alignment]\nways = ["turn"]', "alignment.ways.0"),
-        ("[alignment]\nstretches = 0.5", "alignment.stretches.0"),
-        ("[map]\nsmoothing = -1", "map.smoothing.0"),
+        ('[alignment]\nways = ["turn"]', "alignment.ways"),
+        ("[alignment]\nstretches = 0.5", "alignment.stretches"),
+        ("[map]\nsmoothing = -1", "map.smoothing"),
         ("[calibration]\nfolds = 1", "calibration.folds"),
         ('[calibration]\nrule = "guess"', "calibration.rule"),
         ("[calibration]\nfalse_reject_rate = 1.0", "calibration.false_reject_rate"),
@@ -160,8 +160,35 @@ def test_a_value_is_one_or_a_list(tmp_path: Path, text: str, values: tuple[int, 
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, setting: str) -> None:
-    with pytest.raises(RecipeError, match=rf"mine\.toml.* {setting}[.: ]"):
+    with pytest.raises(RecipeError, match=rf"/mine\.toml cannot be used\. {setting}[.: ]"):
         read_recipe(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("colour = 1", r"colour: there is no such setting; there are seed, .*validation\."),
+        ("[jigsaw.schedule]\nepochs = 3", r"there are learning_rate, batch_size, max_epochs, patience, tolerance\."),
+        ('[scorer]\nname = "coupled"\nrank = 3', r"scorer\.rank: .*; for this scorer there are name, .*vectors"),
+        ("[scorer]\nrank = 3", r"scorer: its name is missing; give one of 'gaussian', .*'coupled'\."),
+        ('[scorer]\nname = "forest"', r"scorer: there is no 'forest'; name one of 'gaussian', .*'coupled'\."),
+        ('[scorer]\nname = "gaussian"\nrank = []', r"scorer\.rank: it is too short; at least 1 wanted, not 0\."),
+        ('[scorer]\nname = "gaussian"\nrank = [4, 0]', r"scorer\.rank: it must be .* equal to 1, not 0\."),
+        ('[jigsaw]\nuse = "sometimes"', r"it must be 'always', 'choose' or 'never', not 'sometimes'\."),
+        ("[calibration]\nfolds = 1", r"folds: it must be greater than .* 2, or 'leave_one_out', not 1\."),
+        ('[calibration]\nfolds = "x"', r"folds: it must be a valid integer, or 'leave_one_out', not 'x'\."),
+        ("calibration = 3", r"calibration: it is a section: put its settings under \[calibration\]\."),
+        ("seed = -1\nhue = 2", r"seed: .*, not -1; hue: there is no such"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        read_recipe(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_no_shipped_recipe() -> None:
+    with pytest.raises(RecipeError, match=r"no file default\.toml; shipped .* without \.toml: default, "):
+        read_recipe("default.toml")
 
 
 def test_an_overriding_rate_is_checked_too(tmp_path: Path) -> None:

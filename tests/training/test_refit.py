@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from models.artifact import SCORES, load
-from models.errors import DatasetError
+from models.errors import DatasetError, RecipeError
 from models.memory_bank import MemoryBankConfig
 from training.loop import Devices
 from training.pipeline import train_category
@@ -94,8 +94,30 @@ def test_a_picture_that_comes_twice_is_refused(
     ask: Callable[..., TrainingRequest], refit: Refit, samples: Path
 ) -> None:
     first = train(ask())
-    with pytest.raises(DatasetError, match=r"000\.png is there twice"):
+    with pytest.raises(DatasetError, match=r"000\.png is the same picture as .*000\.png"):
         refit(first, added=[samples / "flange/train/good"])
+
+
+def test_a_copy_under_another_name_is_refused(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first = train(ask())
+    copies = some(samples, tmp_path / "copies", slice(3, 4))
+    with pytest.raises(DatasetError, match=r"copies-003\.png is the same picture as .*/003\.png"):
+        refit(first, added=[copies])
+
+
+def test_another_category_is_refused(ask: Callable[..., TrainingRequest], refit: Refit) -> None:
+    first = train(ask())
+    with pytest.raises(DatasetError, match="of flange; fitted to bracket, it would judge one by the other"):
+        refit(first, category="bracket")
+
+
+def test_a_rule_without_a_rate_is_given_none(ask: Callable[..., TrainingRequest], refit: Refit) -> None:
+    recipe = ask().recipe.model_dump(mode="json") | {"calibration": {"rule": "train_max"}}
+    first = train(ask(recipe=Recipe.model_validate(recipe)))
+    with pytest.raises(RecipeError, match="train_max, has no false-reject rate"):
+        refit(first, false_reject_rate=0.1)
 
 
 def test_what_is_ignored_stays_ignored(ask: Callable[..., TrainingRequest], refit: Refit, tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_nothing_is_measured_where_there_is_nothing_to_align(
     assert reason in choice.reason
 
 
+def test_always_needs_no_figures_where_pictures_are_few(
+    make_workshop: MakeWorkshop, part_backbone: Backbone, turned_parts: Tiles
+) -> None:
+    workshop = make_workshop(alignment={**CHOOSE, "ways": ["rotate"], "use": "always"})
+    few = turned_parts.subset(range(9))
+    align, choice = choose_alignment(workshop, part_backbone, few, kind="object", square=True, textures=TEXTURES)
+    assert align is not None
+    assert align.name == "rotate"
+    assert (choice.kept, choice.figures) == (True, {})
+    assert choice.reason.endswith(": the recipe says always")
+
+
 @pytest.mark.parametrize("square", [True, False])
 def test_a_part_that_does_not_stand_out_is_said(
     make_workshop: MakeWorkshop, part_backbone: Backbone, square: bool
@@ -235,7 +247,7 @@ def test_what_is_held_out_is_not_learnt_from(
         (tmp_path / folder).mkdir()
         tiles = Tiles(images, part_tiles.foregrounds)
         result = stages(replace(workshop, folder=tmp_path / folder), part_backbone, tiles)
-        state = torch.load(tmp_path / folder / "jigsaw.pt", weights_only=True)
+        state = torch.load(tmp_path / folder / "jigsaw-plain.pt", weights_only=True)
         learnt.append((state["losses"], result.figures))
     assert len(apart) == 3
     assert learnt[0][0] == learnt[1][0]

@@ -20,6 +20,8 @@ OBJECTS: Final = (
     "zipper",
 )
 
+MVTEC: Final = (*TEXTURES, *OBJECTS)
+
 
 def known_kind(category: str) -> Literal["auto", "object", "texture"]:
     """What MVTec AD's own categories are; `auto` for any other."""

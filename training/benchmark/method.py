@@ -1,7 +1,8 @@
 """The methods that are compared, as plain data: a shipped recipe and what differs from it, or a peer's settings.
 
 `padim` is PaDiM as published: the dense Gaussian over a random choice of channels and no stage of ours. The source's
-experiment 2 is `memory_bank` (PatchCore) and `coupled` (CFA), each bare and with jigsaw, fusion or both.
+experiment 2 is `memory_bank` (PatchCore) and `coupled` (CFA), each bare and with jigsaw, fusion or both, here in the
+forms of the recipe for production, not in the source's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class Method:
 
 
 def _experiment_2(scorer: str, about: str) -> tuple[Method, ...]:
-    """A scorer bare and with the stages: always there, whatever they do, as in the source."""
+    """A scorer bare and with the stages: always there, whatever they do."""
     return tuple(
         Method(
             name=scorer + "".join(f"+{stage}" for stage in stages),
@@ -86,7 +87,7 @@ _DEFAULT_SCORERS = tuple(
     for scorer, overrides in {s: {"scorer": {"name": s}} for s in ("memory_bank", "coupled")}.items()
 )
 _MEMORY_BANK = _experiment_2("memory_bank", "PatchCore's memory bank")
-_COUPLED = _experiment_2("coupled", "CFA's coupled hyperspheres")
+_COUPLED = _experiment_2("coupled", "CFA's coupled hyperspheres, 64 steps")
 _PEERS = (
     Method(
         name="anomalib_padim",
@@ -139,7 +140,8 @@ def chosen_methods(names: Sequence[str], *, peers: bool) -> tuple[Method, ...]:
 def method_recipe(method: Method, arch: Architecture, *, false_reject_rate: float) -> Recipe:
     """The method's recipe. RecipeError, naming the method, if the overrides no longer fit it."""
     overrides = resolved(method.overrides or {}, arch)
-    overrides["calibration"] = {**overrides.get("calibration", {}), "false_reject_rate": false_reject_rate}
+    if read_recipe(method.recipe).calibration.rule == "conformal":  # the source's own rule has no rate
+        overrides["calibration"] = {**overrides.get("calibration", {}), "false_reject_rate": false_reject_rate}
     try:
         return read_recipe(method.recipe, overrides=overrides)
     except RecipeError as error:

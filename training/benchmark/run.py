@@ -21,24 +21,27 @@ from training.benchmark.request import BenchmarkRequest
 def run_benchmark(
     request: BenchmarkRequest, console: Console, *, after_each: Callable[[Sequence[Cell]], object]
 ) -> list[Cell]:
-    """Measure every cell that is not there yet; `after_each` gets all cells so far, whenever one is added."""
+    """Measure every cell that is not there yet; `after_each` gets all that there are, after each and at the end."""
     keys = CellKeys(request)
-    cells: list[Cell] = []
-    count, started, measured = len(request.categories) * len(request.methods), time.perf_counter(), 0
-    for category in request.categories:
-        mine = keys.of(category)
-        for method in request.methods:
-            console.print(f"[{len(cells) + 1}/{count}] {category}, {method.name}", markup=False, highlight=False)
-            cell = read_cell(cell_path(request.output, category, method.name))
-            if cell is None or cell.key != mine[method.name] or cell.status == "failed":
-                cell = _measure(request, category, method, mine[method.name])
-                measured += 1
-                _say(cell, console, left=count - len(cells) - 1, spent=time.perf_counter() - started, measured=measured)
-            else:
-                console.print("    measured before", highlight=False)
-            cells.append(cell)
-            after_each(cells)
-    return cells
+    wanted = {(category, method): key for category in request.categories for method, key in keys.of(category).items()}
+    cells = {place: cell for place, key in wanted.items() if (cell := _measured_before(request, place, key))}
+    todo = [(c, method) for c in request.categories for method in request.methods if (c, method.name) not in cells]
+    console.print(f"{len(cells)} cells were measured before, {len(todo)} are left", highlight=False)
+    started = time.perf_counter()
+    for number, (category, method) in enumerate(todo, start=1):
+        console.print(f"[{number}/{len(todo)}] {category}, {method.name}", markup=False, highlight=False)
+        place = (category, method.name)
+        cells[place] = _measure(request, category, method, wanted[place])
+        _say(cells[place], console, left=len(todo) - number, spent=time.perf_counter() - started, measured=number)
+        after_each([cells[each] for each in wanted if each in cells])
+    after_each(list(cells.values()))
+    return [cells[each] for each in wanted]
+
+
+def _measured_before(request: BenchmarkRequest, place: tuple[str, str], key: str) -> Cell | None:
+    """The cell of a category and a method, if it is there, did not fail, and nothing that it depends on has changed."""
+    cell = read_cell(cell_path(request.output, *place))
+    return cell if cell is not None and cell.key == key and cell.status != "failed" else None
 
 
 def _measure(request: BenchmarkRequest, category: str, method: Method, key: str) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from training.benchmark import reference
 from training.benchmark.cells import Cell
+from training.benchmark.kinds import MVTEC
 from training.benchmark.means import Figure, Mean, by_kind, figure, find, mean
 from training.benchmark.method import PEERS, TABLE_1, TABLE_2
 
@@ -41,7 +42,7 @@ def markdown(
         "Shares are of test pictures, at each method's own threshold. `seed` has the source's threshold, the largest "
         "score of the training pictures, whatever rate is wished. (m of n): only m of the n categories have a figure, "
         "so the average is not comparable with the others.",
-        *_reference(cells, categories, methods, arch),
+        *_reference(cells, methods, arch),
         *_failures(cells),
     ]
     return "\n\n".join(parts) + "\n"
@@ -104,7 +105,7 @@ def _on_gpu(cells: Sequence[Cell]) -> bool:
     return any(figure(cell, "device_bytes") for cell in cells)
 
 
-def _reference(cells: Sequence[Cell], categories: Sequence[str], methods: Sequence[str], arch: str) -> list[str]:
+def _reference(cells: Sequence[Cell], methods: Sequence[str], arch: str) -> list[str]:
     title = "## Published elsewhere"
     if arch != reference.ARCHITECTURE:
         return [title, f"The published figures are of {reference.ARCHITECTURE}; this is {arch}, so none stand here."]
@@ -113,7 +114,7 @@ def _reference(cells: Sequence[Cell], categories: Sequence[str], methods: Sequen
         for method in published.methods:
             if method not in methods:
                 continue
-            image, pixel = (mean(cells, categories, method, name) for name in ("image_auroc", "pixel_auroc"))
+            image, pixel = (mean(cells, MVTEC, method, name) for name in ("image_auroc", "pixel_auroc"))
             here = f"{_mean(image, '.4f')} / {_mean(pixel, '.4f')}"
             there = " / ".join(f"{value:.3f}" for value in published.mean)
             screw = " / ".join(f"{value:.3f}" for value in published.screw)
