@@ -25,8 +25,8 @@ def leading(z: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         values, left = values.flip(1), left.flip(2)
         # A centred z has n - 1 directions: the last value is zero but for rounding, and has no direction.
         seen = values > values[:, :1] * 1e-6
-        scale = torch.where(seen, values, 1).rsqrt() * seen
-        vectors = (z.transpose(1, 2) @ left) * scale.unsqueeze(1)
+        # Normalised, not divided by the root of the value: of small values rounding has left little.
+        vectors = F.normalize(z.transpose(1, 2) @ left, dim=1) * seen.unsqueeze(1)
     values = values[:, :available].clamp_min(0) / max(n - 1, 1)
     missing = (0, rank - available)
     return F.pad(values, missing), F.pad(vectors[..., :available], missing)

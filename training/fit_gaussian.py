@@ -27,6 +27,7 @@ from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
 
+_SHORT = 0.01  # a squared length: corrected are those above
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
 _PARTS = 16  # of the sum over positions, so that it does not depend on the number of threads
 
@@ -135,7 +136,8 @@ def shortened(values: Tensor, vectors: Tensor, shrinkage: float) -> tuple[Tensor
     wanted = s / (s + shrinkage)
     directions = (vectors * wanted.sqrt().unsqueeze(1)).half()
     stored = directions.float().square().sum(1)
-    return directions, torch.where(stored > 0, wanted / stored, 1)
+    # Of a short direction half precision takes more, relatively, but then it explains next to nothing.
+    return directions, torch.where(wanted > _SHORT, wanted / stored, 1)
 
 
 @torch.inference_mode()

@@ -82,8 +82,16 @@ def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, t
         ("detector.scorer.rank", 33, "there is no rank 33 in 32 dimensions"),
         ("detector.scorer.rank", 5, "its manifest asks for F16 (256, 32, 5)"),
         ("detector.scorer", {"name": "dense_gaussian", "channels": 449}, "449 channels cannot be selected out of 448"),
-        ("detector.scorer", {"name": "dense_gaussian", "channels": 4}, "missing or left over: scorer.directions"),
-        ("detector.scorer", {"name": "memory_bank", "vectors": 9}, "missing or left over: scorer.directions"),
+        (
+            "detector.scorer",
+            {"name": "dense_gaussian", "channels": 4},
+            "missing or left over: scorer.corrections, scorer.directions",
+        ),
+        (
+            "detector.scorer",
+            {"name": "memory_bank", "vectors": 9},
+            "missing or left over: scorer.corrections, scorer.directions",
+        ),
         ("detector.scorer", {"name": "coupled", "dimensions": 9, "vectors": 999}, "at most one vector a position"),
         ("detector.smoothing", 30, "smoothing of 30.0 px is too wide"),
         ("detector.smoothing", 3, "smoothing.kernel"),

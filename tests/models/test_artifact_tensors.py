@@ -68,10 +68,10 @@ def test_values_that_are_not_finite_are_found(
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("scorer.whitening1", "a tensor scorer.whitening leaves out channels: it was never fitted"),
+        ("scorer.whitening1", "a tensor scorer.whitening holds nothing but zeros: it was never fitted"),
         ("scorer.corrections", "tensor scorer.corrections must be 1 but for the rounding of half precision"),
         ("scorer.directions", "tensor scorer.directions holds nothing but zeros: it was never fitted"),
-        ("smoothing.keep", "tensor smoothing.keep ignores every position: nothing would ever fail"),
+        ("smoothing.keep", "tensor smoothing.keep leaves out 256 positions, and its manifest says nothing is ignored"),
     ],
 )
 def test_zeros_that_nothing_was_fitted_to_are_refused(
@@ -96,6 +96,18 @@ def test_a_kernel_that_is_not_the_manifests_gaussian_is_refused(
     kernel = tensors["smoothing.kernel"] * factor
     reason = refused(forge({**tensors, "smoothing.kernel": kernel}))
     assert "smoothing.kernel is not the Gaussian of the manifest, which smooths by 2.0 px" in reason
+
+
+def test_a_mask_that_the_manifest_does_not_name_is_refused(
+    forge: Forge, refused: Refused, tensors: dict[str, Tensor], document: dict[str, Any]
+) -> None:
+    """It would hide defects."""
+    keep = tensors["smoothing.keep"].clone()
+    keep[3:5, 2:4] = False
+    reason = refused(forge({**tensors, "smoothing.keep": keep}))
+    assert "smoothing.keep leaves out 4 positions, and its manifest says nothing is ignored" in reason
+    named = json.dumps({**document, "ignored": "ab" * 32})
+    assert "leaves out 0 positions, and its manifest says that something is ignored" in refused(forge(manifest=named))
 
 
 def test_a_kernel_may_differ_by_rounding(forge: Forge, tensors: dict[str, Tensor]) -> None:

@@ -189,8 +189,8 @@ def test_built_on_meta_it_takes_everything_from_a_state_dict() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("whitening1", r"scorer\.whitening leaves out channels: it was never fitted"),
-        ("whitening3", r"scorer\.whitening leaves out channels: it was never fitted"),
+        ("whitening1", r"scorer\.whitening holds nothing but zeros: it was never fitted"),
+        ("whitening3", r"scorer\.whitening holds nothing but zeros: it was never fitted"),
         ("directions", r"scorer\.directions holds nothing but zeros: it was never fitted"),
         ("corrections", r"scorer\.corrections must be 1 but for the rounding of half precision"),
     ],
@@ -203,18 +203,10 @@ def test_buffers_of_zeros_are_refused(name: str, reason: str) -> None:
         scorer.check()
 
 
-def test_a_channel_that_nothing_looks_at_is_refused() -> None:
+def test_a_channel_that_nothing_looks_at_is_no_fault() -> None:
     scorer = halved(fitted(rank=4))
-    scorer.whitening2[:, 1] = 0
-    with pytest.raises(ArtifactError, match="leaves out channels"):
-        scorer.check()
-    fewer = halved(fitted(rank=4, dimensions=9))
-    fewer.whitening2[:, 1] = 0  # as where that channel is the same in all good parts
-    fewer.check()
-    for whitening in fewer.whitenings:
-        whitening[3] = 0
-    with pytest.raises(ArtifactError, match="rows of zeros"):
-        fewer.check()
+    scorer.whitening2[:, 1] = 0  # as where it is the same in all good parts
+    scorer.check()
 
 
 @pytest.mark.parametrize("value", [0.5, 1.1, -1.0])

@@ -121,6 +121,12 @@ def test_what_was_never_fitted_is_refused(scorer: Coupled, name: str) -> None:
         scorer.check()
 
 
+def test_a_descriptor_of_places_alone_is_refused(scorer: Coupled) -> None:
+    scorer.weight[3, :-2] = 0  # the last two are row and column
+    with pytest.raises(ArtifactError, match=r"scorer\.weight has rows that look at no feature: .* never fitted"):
+        scorer.check()
+
+
 def test_sizes_that_cannot_be_are_refused(scorer: Coupled, levels: list[Tensor]) -> None:
     with pytest.raises(ValidationError, match="no 3 neighbours"):
         CoupledConfig(dimensions=6, vectors=2)

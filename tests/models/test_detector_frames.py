@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
+from models import detector as module
+from models.alignment import Pose
 from models.compact_gaussian import CompactGaussian, CompactGaussianConfig
 from models.coupled import Coupled, CoupledConfig
 from models.detector import Detector, DetectorConfig, Scorer, ScorerConfig, build_detector
@@ -62,7 +64,7 @@ def filled(detector: Detector) -> Detector:
     """Random numbers where a fit would put its own; directions as short as they must be."""
     random = torch.Generator().manual_seed(1)
     for name, buffer in detector.scorer.named_buffers():
-        if buffer.is_floating_point():
+        if buffer.is_floating_point() and name != "corrections":
             buffer.copy_(torch.rand(buffer.shape, generator=random) / (8 if name == "directions" else 1))
     return detector.eval().requires_grad_(False)
 
@@ -193,12 +195,26 @@ def test_what_is_ignored_is_ignored_in_the_picture_s_own_frame(frame: str) -> No
     row, column = divmod(place, keep.shape[1])
     keep[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3] = False
     elsewhere = detector(batch)
-    assert float(elsewhere.score) < float(everywhere.score)
+    if detector.alignment is None:  # a part of which a piece is ignored has another pose, here and in a fit
+        assert float(elsewhere.score) < float(everywhere.score)
     assert not elsewhere.map[0][~keep].any()
     assert torch.equal(elsewhere.score, elsewhere.map.flatten(1).max(1).values)
     keep.zero_()
     with pytest.raises(ArtifactError, match="ignores every position"):
         detector.check()
+
+
+def test_what_lies_beyond_the_part_s_frame_is_the_smoothed_map_s_minimum() -> None:
+    preprocess = {"image_size": 64, "align": {"name": "shift", "along": 2.0, "across": 2.0}}
+    aligned = config("aligned").model_dump() | {"preprocess": preprocess}
+    detector = filled(build_detector(DetectorConfig.model_validate(aligned)))
+    maps = 5 + torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    finished = detector.finish(maps, Pose(torch.zeros(1, 2), torch.zeros(1)))[0]
+    beyond = torch.ones(32, 32, dtype=torch.bool)
+    beyond[8:24, 8:24] = False
+    assert (finished[beyond] == finished.min()).all()
+    assert float(finished.min()) >= 5  # edges are continued: nothing bleeds in from outside
+    assert finished[~beyond].std() > 0
 
 
 def test_the_smoothing_is_as_wide_in_every_frame() -> None:

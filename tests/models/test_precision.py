@@ -71,6 +71,7 @@ def test_the_weights_of_a_rounded_detector_are_loaded_bit_for_bit(
     round_to_stored(detector)
     detector.scorer.load_state_dict({n: torch.rand(t.shape) for n, t in detector.scorer.state_dict().items()})
     detector.scorer.directions /= 4
+    detector.scorer.corrections.fill_(1)
     shape = artifact.manifest.detector.model_copy(update={"fusion": "mfcsam", "scorer": detector.scorer.config})
     manifest = artifact.manifest.model_copy(update={"detector": shape})
     loaded = load(save(detector, manifest, artifact.calibration.scores, folder=tmp_path)).detector

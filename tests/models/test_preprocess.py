@@ -237,7 +237,7 @@ def test_what_is_seen_in_the_tile_is_located_where_it_is(config: PreprocessConfi
         ({"tiles": 0}, "greater than or equal to 1"),
         ({"tiles": 9}, "less than or equal to 8"),
         ({"tiles": 2, "resize": 256}, r"resize \(256\) cuts out the centre, which tiles \(2\) do not"),
-        ({"tiles": 3, "image_size": 2048}, "at most 4096, not 6144"),
+        ({"tiles": 3, "image_size": 2048}, "at most 4096, half of that where parts are aligned, not 6144"),
     ],
 )
 def test_impossible_settings_are_refused(fields: dict[str, object], complaint: str) -> None:

@@ -133,6 +133,15 @@ def test_another_false_reject_rate_is_the_calibrations_threshold(
     assert strict.false_reject_rate > 0
 
 
+def test_a_rate_that_cannot_be_promised_is_said_as_what_can(
+    dense_artifact: Artifact, samples: list[TestSample]
+) -> None:
+    calibration = dense_artifact.calibration
+    evaluation = evaluate(dense_artifact, samples[:2], false_reject_rate=0.001)
+    assert evaluation.alpha == calibration.attainable_alpha > 0.001
+    assert evaluation.threshold == calibration.threshold(calibration.attainable_alpha)
+
+
 def test_what_cannot_be_told_is_none(artifact: Artifact, samples: list[TestSample]) -> None:
     only_good = evaluate(artifact, samples[:6])
     assert (only_good.image_auroc, only_good.pixel_auroc, only_good.aupro, only_good.miss_rate) == (None,) * 4

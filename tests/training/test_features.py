@@ -53,7 +53,7 @@ def test_tiles_make_one_finer_grid(part_tiles: Tiles, tmp_path: Path) -> None:
     few = part_tiles.subset([3, 1])
     features, _ = extract(seer, few.batches(), count=2, folder=tmp_path, device=CPU, progress=Progress.silent())
     assert features.grids == ((16, 16), (8, 8), (4, 4))
-    for mine, theirs in zip(features.batch([0, 1]), seer.levels(few.copy()[0])[0], strict=True):
+    for mine, theirs in zip(features.batch([0, 1]), seer.levels(next(few.batches(99)))[0], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -155,7 +155,7 @@ def test_statistics_are_those_of_the_tiles_that_were_learnt_from(
     few = part_tiles.subset([3, 1, 8])
     run(backbone, few, tmp_path, pretrained=False)
     again = copy.deepcopy(backbone)
-    estimate_batch_norm(again, [few.copy()[0]], SMALL)
+    estimate_batch_norm(again, [torch.cat(list(few.batches()))], SMALL)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, backbone.state_dict()[name]), name
 

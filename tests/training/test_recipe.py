@@ -200,6 +200,18 @@ def test_an_overriding_rate_is_checked_too(tmp_path: Path) -> None:
         read_recipe(write(tmp_path, "scorer = 3"), overrides={"scorer": {"name": "coupled"}})
 
 
+def test_a_rule_without_a_rate_is_given_none() -> None:
+    with pytest.raises(RecipeError, match="rule train_max, which has no false-reject rate"):
+        read_recipe("seed", overrides={"calibration": {"false_reject_rate": 0.1}})
+
+
+def test_pictures_too_large_to_be_aligned_are_refused(tmp_path: Path) -> None:
+    text = "[preprocess]\nimage_size = 2048\ntiles = 2"
+    with pytest.raises(RecipeError, match=r"pictures of 4096 px are too large to be aligned \(at most 2048\)"):
+        read_recipe(write(tmp_path, text))
+    read_recipe(write(tmp_path, text), overrides={"alignment": {"use": "never"}})
+
+
 def test_a_centre_can_be_cut_out_where_nothing_is_aligned(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, '[preprocess]\nresize = 256\n[alignment]\nuse = "never"'))
     assert recipe.preprocess.resize == 256

@@ -7,7 +7,8 @@ from training.benchmark.method import GROUPS, METHODS, PEERS, Method, chosen_met
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.peer is None])
 def test_every_method_of_ours_has_a_recipe(name: str) -> None:
     recipe = method_recipe(METHODS[name], "mobilenet_v2", false_reject_rate=0.07)
-    assert recipe.calibration.false_reject_rate == 0.07
+    if recipe.calibration.rule == "conformal":  # the other has no rate
+        assert recipe.calibration.false_reject_rate == 0.07
     bare, _, stages = name.partition("+")
     if bare in ("memory_bank", "coupled"):
         assert recipe.scorer.name == bare

@@ -58,9 +58,15 @@ def test_failures_are_told(cells: list[Cell]) -> None:
 def test_published_figures_stand_only_beside_their_own_architecture(cells: list[Cell]) -> None:
     assert ".845" not in document(cells)
     there = document(cells, arch="wide_resnet50_2")
-    row = "| padim | 0.7000 / 0.7000 (2 of 3) | PaDiM | 0.950 / 0.979 | 0.5000 / 0.6000 | 0.845 / 0.988 |"
+    row = "| padim | 0.7000 (3 of 15) / 0.7000 (2 of 15) | PaDiM | 0.950 / 0.979 | 0.5000 / 0.6000 | 0.845 / 0.988 |"
     assert row in there.splitlines()
     assert "Not measured here" in there
+
+
+def test_published_figures_are_beside_means_over_mvtecs_own_categories(cell: Make) -> None:
+    cells = [cell("screw", "padim", image_auroc=0.5, pixel_auroc=0.6), cell("nut", "padim", image_auroc=0.9)]
+    there = markdown(cells, categories=["nut"], methods=["padim"], circumstances=["here"], arch="wide_resnet50_2")
+    assert "| padim | 0.5000 / 0.6000 (1 of 15) | PaDiM |" in there.replace("0.5000 (1 of 15) / ", "0.5000 / ")
 
 
 def test_the_csv_has_a_row_per_cell(cells: list[Cell]) -> None:
