@@ -1,8 +1,8 @@
 """Does memory grow with the number of pictures? The peak of a whole training run for several numbers of them.
 
-python benchmarks/memory.py [--images 500 2000] [--arch mobilenet_v2] [--image-size 224]
+python benchmarks/memory.py [--images 500 2000] [--arch mobilenet_v2] [--image-size 224] [--align never]
 
-Pictures are dark ellipses on noise, written to a temporary folder; they are aligned; weights are random, jigsaw and
+Pictures are dark ellipses on noise, written to a temporary folder; aligned if asked; weights are random, jigsaw and
 fusion left out, the scorer is that of the default recipe with all its settings to choose from. What counts is memory
 that cannot be given back (RssAnon of Linux, sampled every 50 ms): pictures and features lie in files, whose pages the
 system drops when it needs room.
@@ -20,7 +20,7 @@ import numpy as np
 
 _RECIPE = """
 [alignment]
-use = "always"
+use = "{align}"
 ways = ["rotate"]
 stretches = [1.5]
 [jigsaw]
@@ -60,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[500, 2000])
     parser.add_argument("--arch", default="mobilenet_v2")
+    parser.add_argument("--align", choices=("never", "always"), default="never")
     parser.add_argument("--image-size", type=int, default=224)
     given = parser.parse_args()
     print("| images | peak memory | against the first | seconds |\n|---|---|---|---|")
@@ -68,7 +69,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_pictures(folder / "noise", count)
-            (folder / "recipe.toml").write_text(_RECIPE)
+            (folder / "recipe.toml").write_text(_RECIPE.replace("{align}", given.align))
             command = [sys.executable, "-m", "jigsight", "train", "--data", str(folder / "noise"), "--weights", "none"]
             command += ["--arch", given.arch, "--recipe", str(folder / "recipe.toml"), "--kind", "object"]
             command += ["--image-size", str(given.image_size), "--artifacts", str(folder / "artifacts")]
