@@ -14,6 +14,7 @@ from training.scratch import scratch
 
 _SMALLEST_EDGE = 32  # pixels; whatever is smaller was not taken by the camera of a line
 _NAMED = 10  # unusable pictures in one message
+_SHAPE = 0.05  # ratios of the edges that differ by less, relatively, are one shape
 _SQUARE = 0.02  # edges that differ by less, relatively, are equal
 
 
@@ -41,7 +42,7 @@ class Pictures:
     def odd_shapes(self) -> str | None:
         """A warning where pictures of different shapes were read: squashed to one, the same part looks different."""
         ratios = sorted(width / height for height, width in self._sizes)
-        if not ratios or ratios[-1] <= ratios[0] * (1 + _SQUARE):
+        if not ratios or ratios[-1] <= ratios[0] * (1 + _SHAPE):
             return None
         sizes = ", ".join(f"{width}x{height}" for height, width in sorted(self._sizes)[:5])
         return (

@@ -24,7 +24,7 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArra
             os.posix_fallocate(file.fileno(), 0, size)  # really there: a full disk would end in a bus error
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RecipeError(
                 f"Nothing can be written to {folder} ({error.strerror}). Give another folder with --artifacts."
             ) from error

@@ -74,7 +74,7 @@ def test_another_run_does_not_go_on_from_this_one(
     with pytest.raises(KeyboardInterrupt):
         train_category(request, Progress(Console(file=Interrupted("fusion"))))
     (left,) = (request.artifacts / ".training").iterdir()
-    assert (left / "jigsaw.pt").exists()
+    assert list(left.glob("jigsaw-*.pt"))
     before = {path.name: path.read_bytes() for path in left.iterdir()}
 
     picture = data / "flange/train/good/003.png"
@@ -125,12 +125,12 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one(
     expected = train_category(undisturbed, QUIET).artifact
     log, artifacts = tmp_path / "opened", tmp_path / "killed"
     written = {}
-    for pattern in ("jigsaw.pt", "fusion-*.pt"):
+    for pattern in ("jigsaw-*.pt", "fusion-*.pt"):
         kill_when_there_is(pattern, start(samples, recipe, artifacts, log), artifacts)
         assert not list(artifacts.glob("flange/*.safetensors"))
-        (jigsaw,) = artifacts.glob(".training/*/jigsaw.pt")
+        (jigsaw,) = artifacts.glob(".training/*/jigsaw-*.pt")
         written[pattern] = jigsaw.stat().st_mtime_ns
-    assert written["jigsaw.pt"] <= written["fusion-*.pt"]
+    assert written["jigsaw-*.pt"] <= written["fusion-*.pt"]
     assert start(samples, recipe, artifacts, log).wait() == 0
 
     (found,) = artifacts.rglob("*.safetensors")
