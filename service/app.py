@@ -16,16 +16,17 @@ from starlette.middleware import Middleware
 from models.device import pick_device
 from service import openapi, problems
 from service.body_limit import BodyLimit
-from service.database import open_database
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
-from service.registry import Registry, open_registry
+from service.registry import open_registry
 from service.request_id import RequestId
 from service.routes import categories, health, inspections
 from service.settings import Settings
 from service.state import Service, State
-from service.store import Store
+from service.storage.artifacts import Artifacts
+from service.storage.database import open_database
+from service.storage.inspections import Inspections
 from service.upload_gate import UploadGate
 
 logger = logging.getLogger(__name__)
@@ -80,10 +81,12 @@ def open_service(settings: Settings) -> Iterator[Service]:
     """
     with ExitStack() as stack:
         device = pick_device(settings.device)
-        store = Store(open_database(settings.url))
-        stack.callback(store.close)
-        registry = open_registry(settings.artifacts, device=device, activated=store.activated())
-        _remember(store, registry)
+        database = open_database(settings.url)
+        stack.callback(database.close)
+        artifacts, inspections_ = Artifacts(database), Inspections(database)
+        activated = {each.category: each.version for each in artifacts.activations().values()}
+        registry = open_registry(settings.artifacts, device=device, activated=activated)
+        artifacts.remember(each for entry in registry.entries.values() for each in entry.versions.items())
         engine = Engine(batch_limit=settings.batch_limit, queue_limit=settings.queue_limit)
         engine.start()
         stack.callback(engine.stop)
@@ -92,11 +95,13 @@ def open_service(settings: Settings) -> Iterator[Service]:
             settings=settings,
             registry=registry,
             engine=engine,
-            store=store,
+            database=database,
+            artifacts=artifacts,
+            inspections=inspections_,
             pictures=pictures,
             inspector=Inspector(
                 engine=engine,
-                store=store,
+                inspections=inspections_,
                 pictures=pictures,
                 keep_images=settings.keep_images,
                 max_pixels=settings.max_pixels,
@@ -107,10 +112,6 @@ def open_service(settings: Settings) -> Iterator[Service]:
             reading=CapacityLimiter(_READING_THREADS),
             drawing=CapacityLimiter(_DRAWING_THREADS),
         )
-
-
-def _remember(store: Store, registry: Registry) -> None:
-    store.remember(each for entry in registry.entries.values() for each in entry.versions.items())
 
 
 def _version() -> str:

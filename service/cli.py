@@ -25,11 +25,11 @@ from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from service.app import create_app
-from service.database import open_database
 from service.errors import StartupError
 from service.offline import Finding, findings
 from service.registry import Registry
 from service.settings import KeepImages, Settings
+from service.storage.database import open_database
 
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 
@@ -155,7 +155,7 @@ def _check(settings: Settings) -> None:
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
     pick_device(settings.device)
-    open_database(settings.url).dispose()
+    open_database(settings.url).close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,7 +21,7 @@ from service import maps
 from service.engine import Engine, Reading
 from service.pictures import Pictures, digest_of
 from service.settings import KeepImages
-from service.store import Record, Store
+from service.storage.inspections import Inspections, Record
 from service.upload_gate import UploadGate
 from service.uploads import Upload
 from service.uuid7 import uuid7
@@ -40,7 +40,7 @@ class Inspector:
     """Judges uploads. `gate`, `decoding` and `storing` bound how many are read, decoded and stored at once."""
 
     engine: Engine
-    store: Store
+    inspections: Inspections
     pictures: Pictures
     keep_images: KeepImages
     max_pixels: int
@@ -101,7 +101,8 @@ class Inspector:
             },
         )
         pixel = artifact.manifest.threshold.pixel
-        self.store.add(record, maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel))
+        packed = maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel)
+        self.inspections.add([(record, packed)])
         return record
 
 

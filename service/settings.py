@@ -10,6 +10,7 @@ from models.device import Device
 from models.images import MAX_PIXELS
 
 KeepImages = Literal["all", "rejects", "none"]
+LogFormat = Literal["auto", "text", "json"]
 MIB = 2**20
 
 
@@ -24,14 +25,30 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 takes any free one")] = 8000
     device: Device = "auto"
+
+    preload: Annotated[bool, Field(description="load the active artifacts at start, not on first use")] = False
+    memory_budget: Annotated[int | None, Field(ge=1, description="most bytes of loaded artifacts")] = None
+    scan_seconds: Annotated[float, Field(gt=0, description="how often the artifact folder is looked through")] = 5.0
+
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * MIB
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
-    batch_limit: Annotated[int, Field(ge=1, le=1024, description="most pictures in one forward pass")] = 16
-    queue_limit: Annotated[int, Field(ge=1, description="most parts of one category in hand at once")] = 64
     upload_limit: Annotated[int, Field(ge=1, description="most uploads being read at once")] = 64
     upload_seconds: Annotated[float, Field(gt=0, description="most time that one upload may take")] = 30.0
+
+    batch_limit: Annotated[int, Field(ge=1, le=1024, description="most pictures in one forward pass")] = 16
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1000, description="how long a batch waits for company")] = 0.0
+    queue_limit: Annotated[int, Field(ge=1, description="most parts of one category in hand at once")] = 64
+    deadline_seconds: Annotated[float, Field(gt=0, description="most time that a part may wait to be judged")] = 10.0
     decode_threads: Annotated[int, Field(ge=1, le=256)] = 4
+    stop_seconds: Annotated[float, Field(gt=0, description="most time for what is in hand when told to stop")] = 30.0
+
     keep_images: KeepImages = "all"
+    keep_images_days: Annotated[float | None, Field(gt=0, description="pictures older than that are removed")] = None
+    keep_images_bytes: Annotated[int | None, Field(gt=0, description="the oldest beyond that are removed")] = None
+    pictures_url: Annotated[str | None, Field(description="s3://bucket/folder; a folder in `data` if unset")] = None
+
+    cors_origins: Annotated[tuple[str, ...], Field(description="web pages that may ask, as JSON; none")] = ()
+    log_format: Annotated[LogFormat, Field(description="auto: text on a terminal, JSON elsewhere")] = "auto"
 
     @property
     def url(self) -> str:

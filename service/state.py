@@ -11,7 +11,9 @@ from service.inspector import Inspector
 from service.pictures import Pictures
 from service.registry import Registry
 from service.settings import Settings
-from service.store import Store
+from service.storage.artifacts import Artifacts
+from service.storage.database import Database
+from service.storage.inspections import Inspections
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Service:
     settings: Settings
     registry: Registry
     engine: Engine
-    store: Store
+    database: Database
+    artifacts: Artifacts
+    inspections: Inspections
     pictures: Pictures
     inspector: Inspector
     reading: CapacityLimiter  # threads that look things up in the database

@@ -1,1 +1,1 @@
-"""The database's schema, step by step (Alembic). Applied by `service.database` at start."""
+"""The database's schema, step by step (Alembic). Applied by `service.storage.database` at start."""

@@ -1,8 +1,8 @@
-"""Alembic's entry point: runs the steps on the connection that `service.database` hands over."""
+"""Alembic's entry point: runs the steps on the connection that `service.storage.database` hands over."""
 
 from alembic import context
 
-from service.tables import METADATA
+from service.storage.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -38,7 +38,7 @@ def _reasons(service: Service) -> list[str]:
     if not service.engine.alive:
         reasons.append("the engine takes no parts")
     try:
-        service.store.ping()
+        service.database.ping()
     except StoreUnavailable:
         reasons.append("the database does not answer")
     return reasons

@@ -17,7 +17,7 @@ from service.errors import ImageNotKept
 from service.problems import documented
 from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
 from service.state import Running, Service
-from service.store import Record
+from service.storage.inspections import Record
 from service.uploads import LABEL, Label, read_upload
 
 router = APIRouter(prefix="/v1", tags=["inspections"])
@@ -95,7 +95,7 @@ async def inspect(
 @router.get("/inspections/{id}", responses=_UNKNOWN)
 async def show_inspection(id: UUID, request: Request, service: Running) -> Inspection:
     """An inspection as it was answered."""
-    record = await to_thread.run_sync(service.store.inspection, id, limiter=service.reading)
+    record = await to_thread.run_sync(service.inspections.find, id, limiter=service.reading)
     return _inspection(request, record)
 
 
@@ -116,12 +116,12 @@ async def show_image(id: UUID, service: Running) -> Response:
 
 
 def _heatmap(service: Service, key: UUID, style: Style) -> Response:
-    record = service.store.inspection(key)
-    packed = service.store.score_map(key)
+    record = service.inspections.find(key)
+    packed = service.inspections.score_map(key)
     if style == "raw":
         shape = {"X-Map-Shape": f"{packed.shape[0]},{packed.shape[1]}"}
         return Response(maps.to_npy(packed), headers=shape, media_type="application/octet-stream")
-    manifest = service.store.manifest(record.category, record.version)
+    manifest = service.artifacts.manifest(record.category, record.version)
     image = None
     if style == "overlay":
         image = decode(_picture(service, record), max_pixels=record.width * record.height)
@@ -138,7 +138,7 @@ def _heatmap(service: Service, key: UUID, style: Style) -> Response:
 
 
 def _image(service: Service, key: UUID) -> Response:
-    record = service.store.inspection(key)
+    record = service.inspections.find(key)
     name = f"{record.id}.{record.image_media_type.removeprefix('image/')}"
     return Response(
         _picture(service, record),

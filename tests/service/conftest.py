@@ -1,13 +1,28 @@
-"""A real service around the tests' artifact, with a database and a picture folder of its own."""
+"""A real service around the tests' artifact, with a database and a picture folder of its own.
 
+What goes into a database is tested on SQLite and on PostgreSQL: `database_url` gives a test one of each. The server is
+started from the system's packages, and tests that need it are skipped, saying so, where there is none.
+"""
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
+from models.artifact import Artifact
 from service.app import create_app
 from service.settings import Settings
+from service.storage.artifacts import Artifacts
+from service.storage.database import Database, open_database
 
 
 @pytest.fixture
@@ -21,3 +36,64 @@ def client(settings: Settings) -> Iterator[TestClient]:
     """A client of a running service."""
     with TestClient(create_app(settings)) as running:
         yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new folder' / '100%.sqlite'}"
+    host: Path = request.getfixturevalue("postgresql")
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(host=str(host), user="postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return f"postgresql://postgres@/{name}?host={host}"
+
+
+@pytest.fixture
+def database(database_url: str, artifact: Artifact) -> Iterator[Database]:
+    """An open database that has seen the tests' artifact."""
+    opened = open_database(database_url)
+    Artifacts(opened).remember([(artifact.version, artifact.manifest)])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Path]:
+    """The folder in which a PostgreSQL server of the tests' own has its socket."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
+    control = str(found[-1]) if found else shutil.which("pg_ctl")
+    if control is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with running_postgresql(control) as folder:
+        yield folder
+
+
+@contextmanager
+def running_postgresql(control: str) -> Iterator[Path]:
+    """A server that keeps everything in a folder that is removed; `control` is the path of its pg_ctl."""
+    # PostgreSQL will not run as root; the package made it an account of its own.
+    user = "postgres" if os.geteuid() == 0 else getpass.getuser()
+    folder = Path(tempfile.mkdtemp(prefix="jigsight-pg-"))  # the path of a socket must be short
+    shutil.chown(folder, user)
+    data, log = folder / "data", folder / "log"
+
+    def call(*arguments: str) -> None:
+        done = subprocess.run([control, *arguments], user=user, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+
+    try:
+        call("initdb", "-D", str(data), "-o", "-A trust -U postgres --no-sync")
+        # Not synced: nothing that these tests are about depends on a power cut.
+        call("start", "-w", "-D", str(data), "-l", str(log), "-o", f"-k {folder} -c listen_addresses= -c fsync=off")
+        yield folder
+    finally:
+        subprocess.run(
+            [control, "stop", "-D", str(data), "-m", "immediate"],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            check=False,
+        )
+        shutil.rmtree(folder)

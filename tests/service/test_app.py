@@ -14,6 +14,7 @@ from service.problems import UnexpectedErrors
 from service.request_id import RequestId
 from service.settings import Settings
 from service.state import Service
+from service.storage.audit import Change
 
 
 def test_nothing_is_opened_before_the_lifespan(settings: Settings) -> None:
@@ -147,7 +148,7 @@ def test_which_version_is_active_survives_a_restart(
     with TestClient(create_app(app)) as client:
         assert client.get("/v1/categories/plate").json()["version"] == newer
         service: Service = client.app_state["service"]
-        service.store.activate("plate", older)
+        service.artifacts.activate("plate", older, change=Change("me", "activate", "category plate"))
     with TestClient(create_app(app)) as client:
         assert client.get("/v1/categories/plate").json()["version"] == older
         assert client.get("/v1/categories/plate").json()["versions"] == [older, newer]

@@ -1,0 +1,122 @@
+"""The artifacts that were ever served, which of them are active, and their thresholds where those were changed.
+
+All of it is appended and nothing overwritten: how a part was judged in spring can be told in autumn.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import func, insert, select
+
+from models.manifest import Manifest
+from service.storage.audit import Change, note
+from service.storage.database import Database
+from service.storage.tables import ACTIVATIONS, ARTIFACTS, THRESHOLDS
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Which version of a category judges, since when and by whose decision."""
+
+    category: str
+    version: str
+    activated_at: datetime
+    activated_by: str
+
+
+@dataclass(frozen=True)
+class ThresholdChange:
+    """A threshold instead of the manifest's; without a value, the manifest's again."""
+
+    value: float | None
+    false_reject_rate: float | None
+    set_at: datetime
+    set_by: str
+
+
+class Artifacts:
+    """Manifests, activations and thresholds in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def manifest(self, category: str, version: str) -> Manifest:
+        """The manifest of an artifact that was served once, whether or not its file is still there."""
+        wanted = (ARTIFACTS.c.category == category) & (ARTIFACTS.c.version == version)
+        with self._database.reading() as connection:
+            document: str = connection.execute(select(ARTIFACTS.c.manifest).where(wanted)).scalar_one()
+        return Manifest.model_validate_json(document)
+
+    def remember(self, manifests: Iterable[tuple[str, Manifest]]) -> None:
+        """Note artifacts, given as version and manifest, that may make inspections from now on."""
+        with self._database.adding() as connection:
+            rows = connection.execute(select(ARTIFACTS.c.category, ARTIFACTS.c.version))
+            known = {(row.category, row.version) for row in rows}
+            new = [
+                {
+                    "category": manifest.category,
+                    "version": version,
+                    "manifest": manifest.to_json(),
+                    "first_seen_at": datetime.now(UTC),
+                }
+                for version, manifest in manifests
+                if (manifest.category, version) not in known
+            ]
+            if new:
+                connection.execute(insert(ARTIFACTS), new)
+
+    def activate(self, category: str, version: str, *, change: Change) -> None:
+        """Make a remembered version the active one of its category."""
+        row = {
+            "category": category,
+            "version": version,
+            "activated_at": datetime.now(UTC),
+            "activated_by": change.actor,
+        }
+        with self._database.transaction() as connection:
+            connection.execute(insert(ACTIVATIONS).values(row))
+            note(connection, change)
+
+    def activations(self) -> Mapping[str, Activation]:
+        """Category -> its last activation, for the categories that have one."""
+        latest = select(func.max(ACTIVATIONS.c.id)).group_by(ACTIVATIONS.c.category)
+        columns = [column for column in ACTIVATIONS.c if column.name != "id"]
+        with self._database.reading() as connection:
+            rows = connection.execute(select(*columns).where(ACTIVATIONS.c.id.in_(latest)))
+            return {row.category: Activation(**row._mapping) for row in rows}
+
+    def history(self, category: str) -> list[Activation]:
+        """A category's activations, newest first."""
+        columns = [column for column in ACTIVATIONS.c if column.name != "id"]
+        wanted = select(*columns).where(ACTIVATIONS.c.category == category).order_by(ACTIVATIONS.c.id.desc())
+        with self._database.reading() as connection:
+            return [Activation(**row._mapping) for row in connection.execute(wanted)]
+
+    def set_threshold(
+        self, category: str, version: str, *, value: float | None, false_reject_rate: float | None, change: Change
+    ) -> None:
+        """Let a version fail at another value from now on; None: at its manifest's again."""
+        row = {
+            "category": category,
+            "version": version,
+            "value": value,
+            "false_reject_rate": false_reject_rate,
+            "set_at": datetime.now(UTC),
+            "set_by": change.actor,
+        }
+        with self._database.transaction() as connection:
+            connection.execute(insert(THRESHOLDS).values(row))
+            note(connection, change)
+
+    def thresholds(self) -> Mapping[tuple[str, str], ThresholdChange]:
+        """(category, version) -> the last change of its threshold, for the versions that have one."""
+        latest = select(func.max(THRESHOLDS.c.id)).group_by(THRESHOLDS.c.category, THRESHOLDS.c.version)
+        with self._database.reading() as connection:
+            rows = connection.execute(select(THRESHOLDS).where(THRESHOLDS.c.id.in_(latest)))
+            return {
+                (row.category, row.version): ThresholdChange(
+                    value=row.value, false_reject_rate=row.false_reject_rate, set_at=row.set_at, set_by=row.set_by
+                )
+                for row in rows
+            }
