@@ -2,8 +2,9 @@
 
 import asyncio
 import io
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
@@ -12,8 +13,9 @@ from rich.console import Console
 
 from service.load.errors import LoadError
 from service.load.run import Plan, run
-from service.load.sender import Parts
+from service.load.sender import Parts, Sender, open_loop, open_session
 from service.load.summary import Summary
+from service.load.tally import Tally
 from service.load.target import Target
 
 Answering = Callable[..., AbstractContextManager[str]]
@@ -68,6 +70,29 @@ def test_latency_counts_from_when_a_request_was_due(answering: Answering) -> Non
     assert document["achieved_per_second"] <= 50
     assert document["waited_for_connection"] > 0
     assert any("--connections" in warning for warning in document["warnings"])
+
+
+def test_a_sender_that_is_late_says_so_and_does_not_flatter_the_server(answering: Answering) -> None:
+    async def judge(_: web.Request) -> web.Response:
+        return judged()
+
+    def held_up() -> Iterator[float]:
+        yield 0.0
+        time.sleep(0.2)  # the whole loop stands still, as on a machine that is too busy
+        yield 0.01
+
+    async def send(address: str) -> Tally:
+        target = Target(address, "plate")
+        async with open_session(target, connections=10, timeout=20) as session:
+            tally = Tally(start=asyncio.get_running_loop().time())
+            await open_loop(Sender(session, target, PARTS, tally, 20), held_up())
+            return tally
+
+    with answering(judge) as address:
+        summary = Summary(asyncio.run(send(address)), seconds=0.02, planned=100)
+    assert summary.all_accepted
+    assert summary.tally.accepted[-1] >= 0.19
+    assert "behind its own plan" in summary.warnings[0]
 
 
 def test_a_closed_loop_has_so_many_in_hand_and_no_more(answering: Answering) -> None:
