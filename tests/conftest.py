@@ -32,8 +32,6 @@ GOOD_IMAGES = 24
 COMPACT = GaussianSection(rank=(4,), shrinkage=(0.1,), pooling=(3,), dimensions=32 / 448)
 DENSE = DenseGaussianSection(channels=16)
 SMALL = PreprocessConfig(image_size=64)
-
-
 _COMMAND = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
 
 
