@@ -1,4 +1,4 @@
-"""The commands `serve` and `inspect`.
+"""The commands `serve` and `inspect`, and `load` of a module of its own.
 
 Settings come from `JIGSIGHT_*` in the environment; options override them. What keeps a command from its work
 is raised as a JigSightError, for `jigsight.py` to say.
@@ -24,6 +24,7 @@ from rich.table import Table
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
+from service import load_command
 from service.app import create_app
 from service.errors import StartupError
 from service.offline import Finding, findings
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an application. They raise JigSightError for what they cannot work with."""
     app.command()(serve)
     app.command()(inspect)
+    load_command.register(app)
 
 
 def serve(

@@ -1,0 +1,115 @@
+"""Asks JigSight what became of parts. Standard library only.
+
+    python mes.py http://127.0.0.1:8000 part A-17                   # may this part go on?
+    python mes.py http://127.0.0.1:8000 follow --state mes.json     # every inspection, as a line of JSON, for ever
+
+`part` exits with 0 for pass, 1 for fail, 2 where JigSight does not know or does not answer. `follow` starts from the
+first inspection, and with a state file goes on where it was; after a crash the last lines may come twice, and an
+inspection's `id` tells them. A key, if the server asks for one, is taken from JIGSIGHT_KEY.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE = 100
+SECONDS = 10.0
+
+
+def get(address: str, path: str, **query: object) -> dict:
+    """What is there. Raises OSError, HTTPException or ValueError if there is no answer, or one that is an error."""
+    text = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
+    key = os.environ.get("JIGSIGHT_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(f"{address.rstrip('/')}{path}?{text}", headers=headers)
+    with urllib.request.urlopen(request, timeout=SECONDS) as response:
+        return json.load(response)
+
+
+def part(address: str, serial: str) -> int:
+    """Print a part's disposition and what it rests on; the exit code says it too."""
+    found = get(address, f"/v1/parts/{urllib.parse.quote(serial, safe='')}")
+    print(f"{found['serial']}: {found['disposition']}")
+    for each in found["latest"]:
+        station = each["station"] or "no station"
+        print(f"  {each['category']}, {station}: {each['verdict']} at {each['created_at']} ({each['id']})")
+    return {"pass": 0, "fail": 1}.get(found["disposition"], 2)
+
+
+def follow(address: str, state: dict, *, poll: float) -> Iterator[tuple[list[dict], dict]]:
+    """New inspections, oldest first, in lists; each with the state to go on from once the list is dealt with.
+
+    `next` leads to the page behind this one, and is null on the last page, which still grows: that one is asked for
+    again, and what was seen of it is left out.
+    """
+    while True:
+        try:
+            page = get(address, "/v1/inspections", order="asc", limit=PAGE, cursor=state.get("cursor"))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429:
+                raise  # asking again would not help
+            print(f"no answer, trying again: {error}", file=sys.stderr)
+            time.sleep(poll)
+            continue
+        seen = set(state.get("seen", []))
+        new = [each for each in page["items"] if each["id"] not in seen]
+        if page["next"] is None:
+            state = {"cursor": state.get("cursor"), "seen": [each["id"] for each in page["items"]]}
+        else:
+            state = {"cursor": page["next"], "seen": []}
+        if new:
+            yield new, state
+        if page["next"] is None:
+            time.sleep(poll)
+
+
+def follow_to_stdout(address: str, file: Path | None, *, poll: float) -> None:
+    """Print inspections until interrupted."""
+    state = json.loads(file.read_text()) if file and file.exists() else {}
+    for new, after in follow(address, state, poll=poll):
+        for each in new:
+            print(json.dumps(each), flush=True)
+        if file:
+            store(file, after)
+
+
+def store(file: Path, state: dict) -> None:
+    """Write the state such that a crash leaves the old or the new one."""
+    beside = file.with_name(file.name + ".new")
+    beside.write_text(json.dumps(state))
+    beside.replace(file)
+
+
+def main() -> int:
+    """One of the two commands."""
+    arguments = argparse.ArgumentParser(description="Ask JigSight what became of parts.")
+    arguments.add_argument("address")
+    commands = arguments.add_subparsers(dest="command", required=True)
+    commands.add_parser("part").add_argument("serial")
+    following = commands.add_parser("follow")
+    following.add_argument("--state", type=Path)
+    following.add_argument("--poll", type=float, default=1.0, help="seconds between looks")
+    given = arguments.parse_args()
+    try:
+        if given.command == "part":
+            return part(given.address, given.serial)
+        follow_to_stdout(given.address, given.state, poll=given.poll)
+    except urllib.error.HTTPError as error:
+        print(f"{error.code}: {error.read().decode(errors='replace')}", file=sys.stderr)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        print(f"no answer from {given.address}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        pass
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

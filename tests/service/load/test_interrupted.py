@@ -1,0 +1,40 @@
+"""Ctrl-C during a run."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from aiohttp import web
+
+COMMAND = "import typer; from service import load_command as c; app = typer.Typer(); c.register(app); app()"
+
+
+def test_what_was_measured_is_printed(
+    answering: Callable[..., AbstractContextManager[str]], tmp_path: Path, good: Callable[[int], bytes]
+) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(good(1))
+    answered = 0
+    enough = threading.Event()
+
+    async def judge(_: web.Request) -> web.Response:
+        nonlocal answered
+        answered += 1
+        if answered == 10:
+            enough.set()
+        return web.json_response({"verdict": "pass"}, status=201)
+
+    with answering(judge) as address:
+        arguments = [address, "--category", "plate", "--images", str(picture), "--rate", "50", "--seconds", "600"]
+        command = [sys.executable, "-c", COMMAND, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert enough.wait(60)
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=30)
+    assert process.returncode == 130, complaint
+    assert "50/s planned" in said
+    assert "Traceback" not in complaint
