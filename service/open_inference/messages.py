@@ -17,7 +17,11 @@ from service.uploads import Label
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 MOST_JSON_VALUES = 2**22
-"""The most values that a request's JSON may hold: a megapixel of colours, and what bounds the memory it takes."""
+MOST_JSON_LISTS = 2**18
+"""The most values and, among them, lists and objects in a request's JSON: a megapixel of colours if it is flat.
+
+They bound the memory that it takes, and the time for which reading it keeps Python's other threads from running.
+"""
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Datatype = Annotated[str, Field(min_length=1, max_length=16, examples=["BYTES", "UINT8"])]
@@ -165,11 +169,12 @@ def _cut(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 
 def _parse(head: bytes) -> InferenceRequest:
-    values = 1 + sum(head.count(mark) for mark in (b",", b"[", b"{"))
-    if values > MOST_JSON_VALUES:
+    lists = head.count(b"[") + head.count(b"{")
+    values = 1 + lists + head.count(b",")
+    if values > MOST_JSON_VALUES or lists > MOST_JSON_LISTS:
         raise BadInference(
-            f"The JSON holds up to {values} values, and at most {MOST_JSON_VALUES} are read. Send the tensors as "
-            "binary data, or pictures as BYTES."
+            f"The JSON holds up to {values} values in {lists} lists, and at most {MOST_JSON_VALUES} in "
+            f"{MOST_JSON_LISTS} are read. Send the tensors as binary data, or at least flat."
         )
     try:
         # Not pydantic's own parser: on nested lists it takes several times the memory.

@@ -3,7 +3,8 @@
 `verdict` is what counts: `score` and `threshold` are rounded to FP32, and may seem equal where they are not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -36,29 +37,37 @@ OUTPUTS: dict[str, tuple[str, int]] = {name: (kind, 1) for name, (kind, _) in _O
 """Name -> datatype and number of dimensions, of which the first is n."""
 
 
-def wanted_outputs(request: InferenceRequest) -> dict[str, bool]:
-    """Name -> whether as binary data, in the order that they are wanted in. Raises BadInference."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a response is made of besides its records: a request without its tensors, which are large."""
+
+    id: str | None
+    outputs: Mapping[str, bool]  # name -> whether as binary data, in the order of the response
+
+
+def read_wanted(request: InferenceRequest) -> Wanted:
+    """What a request wants to be answered. Raises BadInference for an output that there is not."""
     binary = request.wishes.binary_data_output
     if not request.outputs:
-        return {name: binary for name in OUTPUTS if name != MAP}
-    wanted: dict[str, bool] = {}
+        return Wanted(request.id, {name: binary for name in OUTPUTS if name != MAP})
+    outputs: dict[str, bool] = {}
     for each in request.outputs:
         if each.name not in OUTPUTS:
             raise BadInference(f"There is no output {each.name!r}. There are {', '.join(OUTPUTS)}.")
-        if each.name in wanted:
+        if each.name in outputs:
             raise BadInference(f"Output {each.name!r} is wanted more than once.")
         own = None if each.parameters is None else each.parameters.binary_data
-        wanted[each.name] = binary if own is None else own
-    return wanted
+        outputs[each.name] = binary if own is None else own
+    return Wanted(request.id, outputs)
 
 
 def write_results(
-    request: InferenceRequest, records: Sequence[Record], score_map: Callable[[UUID], NDArray[np.float16]]
+    wanted: Wanted, records: Sequence[Record], score_map: Callable[[UUID], NDArray[np.float16]]
 ) -> tuple[bytes, int | None]:
     """The body of the response, and the length of its JSON if binary data follows; `score_map` gives (h, w) by id."""
     outputs: list[InferenceOutput] = []
     binaries: list[bytes] = []
-    for name, binary in wanted_outputs(request).items():
+    for name, binary in wanted.outputs.items():
         array = _maps(records, score_map) if name == MAP else _column(name, records)
         data = to_binary(array) if binary else None
         outputs.append(
@@ -72,7 +81,7 @@ def write_results(
         )
         binaries += [] if data is None else [data]
     response = InferenceResponse(
-        model_name=records[0].category, model_version=records[0].version, id=request.id, outputs=outputs
+        model_name=records[0].category, model_version=records[0].version, id=wanted.id, outputs=outputs
     )
     return write_frame(response, binaries)
 

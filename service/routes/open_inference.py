@@ -16,7 +16,6 @@ from models.errors import JigSightError
 from service.errors import EncodedBody, EngineStopped, VersionNotActive
 from service.open_inference.messages import (
     LENGTH_HEADER,
-    Frame,
     InferenceRequest,
     InferenceResponse,
     read_frame,
@@ -33,7 +32,7 @@ from service.open_inference.metadata import (
 )
 from service.open_inference.parts import read_parts
 from service.open_inference.refusals import documented
-from service.open_inference.results import wanted_outputs, write_results
+from service.open_inference.results import Wanted, read_wanted, write_results
 from service.openapi import REFERENCES
 from service.registry import Entry
 from service.state import Running, Service
@@ -147,9 +146,9 @@ def _ready(service: Service, entry: Entry) -> ModelReady:
 
 async def _infer(request: Request, service: Service, entry: Entry, header_length: str | None) -> Response:
     category = entry.active.manifest.category
-    frame, uploads = await _read(request, service, category, header_length)
+    wanted, uploads = await _read(request, service, category, header_length)
     records = await _inspect(service, category, uploads)
-    answer = partial(write_results, frame.request, records, service.store.score_map)
+    answer = partial(write_results, wanted, records, service.store.score_map)
     content, length = await to_thread.run_sync(answer, limiter=service.reading)
     if length is None:
         return Response(content, media_type="application/json")
@@ -158,8 +157,8 @@ async def _infer(request: Request, service: Service, entry: Entry, header_length
 
 async def _read(
     request: Request, service: Service, category: str, header_length: str | None
-) -> tuple[Frame, list[Upload]]:
-    """The message and its parts; there must be a place for them, as for any upload, before the body is read."""
+) -> tuple[Wanted, list[Upload]]:
+    """What is wanted and the parts; there must be a place for them, as for any upload, before the body is read."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise EncodedBody(f"The body is encoded as {encoding!r}. Send it as it is: pictures are compressed already.")
@@ -170,12 +169,12 @@ async def _read(
         return await to_thread.run_sync(understand, limiter=service.inspector.decoding)
 
 
-def _understand(service: Service, body: bytes, header_length: str | None) -> tuple[Frame, list[Upload]]:
+def _understand(service: Service, body: bytes, header_length: str | None) -> tuple[Wanted, list[Upload]]:
     """Whatever is wrong with a request is refused here, before anything is judged."""
     frame = read_frame(body, header_length=header_length)
-    wanted_outputs(frame.request)
+    wanted = read_wanted(frame.request)
     settings = service.settings
-    return frame, read_parts(frame, limit=settings.queue_limit, max_pixels=settings.max_pixels)
+    return wanted, read_parts(frame, limit=settings.queue_limit, max_pixels=settings.max_pixels)
 
 
 async def _inspect(service: Service, category: str, uploads: Sequence[Upload]) -> list[Record]:
