@@ -16,6 +16,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from models.images import decode
+from service.open_inference.messages import MOST_JSON_LISTS, MOST_JSON_VALUES
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "open_inference.md").read_text("utf-8")
 Picture = Callable[[int], bytes]
@@ -129,6 +130,14 @@ def test_errors_reach_the_client_in_words(client: triton.InferenceServerClient, 
     assert refused(client, files(good(1)), request_compression_algorithm="gzip").startswith("415 ")
     with pytest.raises(InferenceServerException, match="There is nothing at /v2/models/plate/config"):
         client.get_model_config("plate")
+
+
+def test_the_document_names_what_there_is(client: triton.InferenceServerClient) -> None:
+    metadata = client.get_model_metadata("plate")
+    for tensor in metadata["inputs"] + metadata["outputs"]:
+        assert f"`{tensor['name']}`" in DOCUMENT
+    for number in MOST_JSON_VALUES, MOST_JSON_LISTS:
+        assert f"{number:,}" in DOCUMENT
 
 
 def test_the_document_s_examples(
