@@ -3,10 +3,13 @@
 ServiceError
 ├── UnknownCategory     404
 ├── UnknownInspection   404
+├── VersionNotActive    404  only the active version of a category judges
 ├── ImageNotKept        404  by the policy that was in force
 ├── ImageGone           410  it was kept, but its file is no longer there
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
+├── BadInference        400  a request of the Open Inference Protocol that cannot be read, or asks for what is not there
+├── EncodedBody         415  a compressed body
 ├── UploadTooLarge      413
 ├── UploadTooSlow       408
 ├── QueueFull           503  with Retry-After
@@ -49,6 +52,17 @@ class UnknownInspection(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
 
+class VersionNotActive(ServiceError):
+    """A version of a category that does not judge at present."""
+
+    status = HTTPStatus.NOT_FOUND
+
+    def __init__(self, category: str, version: str, *, active: str) -> None:
+        super().__init__(
+            f"Version {version!r} of category {category!r} is not the active one, which alone judges: that is {active}."
+        )
+
+
 class ImageNotKept(ServiceError):
     """The picture was not kept, by the policy in force when it was inspected."""
 
@@ -71,6 +85,18 @@ class BadForm(ServiceError):
     """A multipart body that cannot be read or that contradicts its own query."""
 
     status = HTTPStatus.BAD_REQUEST
+
+
+class BadInference(ServiceError):
+    """A request of the Open Inference Protocol that cannot be read, or that asks for what there is not."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class EncodedBody(ServiceError):
+    """A body with a content encoding."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class UploadTooLarge(ServiceError):

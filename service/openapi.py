@@ -1,11 +1,17 @@
-"""The OpenAPI document: FastAPI's own, with errors under the media type that they are sent in."""
+"""The OpenAPI document: FastAPI's own, with problems under the media type that they are sent in.
+
+The models of bodies that a route reads by itself are moved from `$defs` to where their references point.
+"""
 
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 
-from service.problems import MEDIA_TYPE
+from service.problems import MEDIA_TYPE, Problem
+
+REFERENCES = "#/components/schemas/{model}"
+_PROBLEM = {"$ref": REFERENCES.format(model=Problem.__name__)}
 
 
 def install(app: FastAPI) -> None:
@@ -20,6 +26,8 @@ def _document(app: FastAPI, generate: Any) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation["responses"].items():
-                if int(status) >= 400:
+                if int(status) >= 400 and response["content"]["application/json"]["schema"] == _PROBLEM:
                     response["content"] = {MEDIA_TYPE: response["content"].pop("application/json")}
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                document["components"]["schemas"] |= body["schema"].pop("$defs", {})
     return document

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the service's only exception handler.
+"""Errors as RFC 9457 problem documents, or in the Open Inference Protocol's form: the only exception handler.
 
 What is a known error says itself what was wrong and what to do. Anything else is logged with its traceback
 and answered with a 500 that tells no internals. No problem ever carries a verdict.
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import JigSightError
 from service.errors import STATUSES, ServiceError
+from service.open_inference import refusals
 from service.request_id import request_id
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def install(app: FastAPI) -> None:
 
 
 async def answer(request: Request, error: Exception) -> Response:
-    """The problem document for any exception."""
+    """The problem document for any exception, or what the clients of another protocol read instead."""
     status, name, detail = _describe(request, error)
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
@@ -64,6 +65,9 @@ async def answer(request: Request, error: Exception) -> Response:
         headers["Connection"] = "close"  # the rest of the body is not waited for
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log(request, error, status)
+    if refusals.speaks_protocol(request):
+        refusal = refusals.InferenceError(error=detail)
+        return Response(refusal.model_dump_json(), status, headers, refusals.MEDIA_TYPE)
     problem = Problem(
         type=f"urn:jigsight:problem:{name}",
         title=status.phrase,

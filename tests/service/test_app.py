@@ -1,5 +1,6 @@
 """What all routes share: problems, request ids, probes, categories, and documentation without the internet."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable
@@ -168,13 +169,17 @@ def test_the_documentation_needs_no_internet(client: TestClient) -> None:
 
 def test_the_document_tells_errors_as_they_are_sent(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    operations = [each for path in document["paths"].values() for each in path.values()]
-    assert len(operations) == 8
-    for operation in operations:
+    operations = [(path, each) for path, item in document["paths"].items() for each in item.values()]
+    assert len(operations) == 16
+    for path, operation in operations:
+        inference = path.startswith("/v2") and not path.startswith("/v2/health/")
+        media_type, name = ("json", "InferenceError") if inference else ("problem+json", "Problem")
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                assert list(response["content"]) == ["application/problem+json"]
-                schema = response["content"]["application/problem+json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Problem"}
+                assert list(response["content"]) == [f"application/{media_type}"]
+                schema = response["content"][f"application/{media_type}"]["schema"]
+                assert schema == {"$ref": f"#/components/schemas/{name}"}
+    named = set(re.findall("#/components/schemas/([A-Za-z]+)", json.dumps(document)))
+    assert named == set(document["components"]["schemas"])
     post = document["paths"]["/v1/categories/{category}/inspections"]["post"]
     assert {"multipart/form-data", "image/png", "application/octet-stream"} < set(post["requestBody"]["content"])
