@@ -4,8 +4,10 @@ The documentation at /docs loads its scripts from this service: production lines
 """
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from anyio import CapacityLimiter
@@ -15,18 +17,23 @@ from starlette.middleware import Middleware
 
 from models.device import pick_device
 from service import openapi, problems
+from service.access_log import AccessLog
 from service.body_limit import BodyLimit
 from service.engine import Engine
+from service.idempotency import InFlight
 from service.inspector import Inspector
+from service.metrics import Metrics
 from service.pictures import Pictures
 from service.registry import open_registry
 from service.request_id import RequestId
-from service.routes import categories, health, inspections, open_inference
+from service.routes import categories, health, inspections, metrics, open_inference
+from service.routes.metrics import at_the_moment
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
 from service.storage.database import open_database
 from service.storage.inspections import Inspections
+from service.storage.writer import Writer
 from service.upload_gate import UploadGate
 
 logger = logging.getLogger(__name__)
@@ -61,13 +68,14 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            Middleware(AccessLog),
             Middleware(problems.UnexpectedErrors),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (inspections.router, categories.router, health.router, open_inference.router):
+    for router in (inspections.router, categories.router, health.router, open_inference.router, metrics.router):
         app.include_router(router)
     openapi.install(app)
     return app
@@ -87,12 +95,24 @@ def open_service(settings: Settings) -> Iterator[Service]:
         activated = {each.category: each.version for each in artifacts.activations().values()}
         registry = open_registry(settings.artifacts, device=device, activated=activated)
         artifacts.remember(each for entry in registry.entries.values() for each in entry.versions.items())
-        engine = Engine(batch_limit=settings.batch_limit, queue_limit=settings.queue_limit)
+        counted = Metrics()
+        writer = Writer(inspections_)
+        writer.start()
+        stack.callback(writer.stop, timeout=settings.stop_seconds)
+        engine = Engine(
+            batch_limit=settings.batch_limit,
+            queue_limit=settings.queue_limit,
+            batch_wait=settings.batch_wait_ms / 1000,
+            on_batch=counted.batch,
+        )
         engine.start()
-        stack.callback(engine.stop)
+        stack.callback(engine.stop, timeout=settings.stop_seconds)
         pictures = Pictures(settings.pictures)
-        yield Service(
+        reading = CapacityLimiter(_READING_THREADS)
+        service = Service(
             settings=settings,
+            device=device,
+            metrics=counted,
             registry=registry,
             engine=engine,
             database=database,
@@ -100,18 +120,26 @@ def open_service(settings: Settings) -> Iterator[Service]:
             inspections=inspections_,
             pictures=pictures,
             inspector=Inspector(
+                registry=registry,
                 engine=engine,
                 inspections=inspections_,
+                writer=writer,
                 pictures=pictures,
+                metrics=counted,
+                in_flight=InFlight(),
                 keep_images=settings.keep_images,
                 max_pixels=settings.max_pixels,
                 gate=UploadGate(limit=settings.upload_limit, seconds=settings.upload_seconds),
                 decoding=CapacityLimiter(settings.decode_threads),
                 storing=CapacityLimiter(_STORING_THREADS),
+                reading=reading,
             ),
-            reading=CapacityLimiter(_READING_THREADS),
+            reading=reading,
             drawing=CapacityLimiter(_DRAWING_THREADS),
+            stopping=threading.Event(),
         )
+        counted.watch(partial(at_the_moment, service))
+        yield service
 
 
 def _version() -> str:

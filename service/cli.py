@@ -5,16 +5,14 @@ is raised as a JigSightError, for `jigsight.py` to say.
 """
 
 import json
-import logging
-import signal
 import socket
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -27,9 +25,11 @@ from models.locate_artifact import find_artifact
 from service import load_command
 from service.app import create_app
 from service.errors import StartupError
+from service.logs import start_logging
 from service.offline import Finding, findings
-from service.registry import Registry
+from service.server import Server
 from service.settings import KeepImages, Settings
+from service.state import Service
 from service.storage.database import open_database
 
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
@@ -69,13 +69,9 @@ def serve(
     settings = _settings({name: value for name, value in given.items() if value is not None})
     _check(settings)
     listener = _listen(settings.host, settings.port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn finishes what is in hand and then raises the signal again, which need not kill anything more.
-        signal.signal(number, lambda *_: None)
+    start_logging(settings.log_format)
     with listener:
-        _Server(uvicorn.Config(create_app(settings), log_config=None)).run(sockets=[listener])
+        Server(create_app(settings), settings, announce=partial(_announce, listener)).serve_until_told(listener)
 
 
 def inspect(
@@ -122,16 +118,9 @@ def _threshold(artifact: Artifact, rate: float) -> float:
     return artifact.calibration.threshold(rate)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn, which says where it listens and what it serves once it does."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = (sockets or [])[0].getsockname()[:2]
-        _announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", self.lifespan.state["service"].registry)
-
-
-def _announce(address: str, registry: Registry) -> None:
+def _announce(listener: socket.socket, service: Service) -> None:
+    host, port = listener.getsockname()[:2]
+    address, registry = f"http://{f'[{host}]' if ':' in host else host}:{port}", service.registry
     lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
     for category, entry in registry.entries.items():
         lines.append(f"  category       {category} ({entry.active.manifest.kind}, version {entry.active.version})")

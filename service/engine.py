@@ -2,17 +2,21 @@
 
 - A caller is admitted first (`admit`): at most `queue_limit` parts of a category are in hand at once, from
   the upload to the commit, so that memory is bounded; one more is refused at once.
-- The thread takes a batch as soon as it is free, from the categories in turn, without waiting for it to fill.
-- Every part gets exactly one answer, its own. Parts whose request has gone are dropped before the batch.
-- A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours.
+- The thread takes a batch as soon as it is free, from the categories in turn, without waiting for it to fill
+  (`batch_wait` seconds, if somebody would rather have larger batches than early answers).
+- Every part gets exactly one answer, its own. Parts whose request has gone, or whose deadline has passed, are dropped
+  before the batch.
+- A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours; one that does not
+  fit into the device's memory is halved, and so are that artifact's batches from then on.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import Artifact
-from service.errors import EngineStopped, JudgingFailed, QueueFull, ServiceError
+from service.errors import DeadlinePassed, EngineStopped, JudgingFailed, QueueFull, ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class _Part:
     artifact: Artifact
     tile: Tensor  # (3, s, s) uint8
     reading: "Future[Reading]" = field(default_factory=Future)
+    deadline: float = math.inf  # of time.perf_counter()
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -59,9 +64,20 @@ def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
 class Engine:
     """Bounded queues, one for each category, and the thread that empties them."""
 
-    def __init__(self, *, batch_limit: int, queue_limit: int) -> None:
+    def __init__(
+        self,
+        *,
+        batch_limit: int,
+        queue_limit: int,
+        batch_wait: float = 0.0,
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`on_batch` is told the size of every batch, in the engine's thread."""
         self.batch_limit = batch_limit
         self.queue_limit = queue_limit
+        self.batch_wait = batch_wait
+        self._on_batch = on_batch
+        self._fitting: dict[str, int] = {}  # artifact version -> what fits into the device's memory
         self._in_hand: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
         self._work = threading.Condition()
@@ -74,12 +90,12 @@ class Engine:
         self._open = True
         self._thread.start()
 
-    def stop(self) -> None:
-        """Take no more parts, finish those that wait, and end the thread."""
+    def stop(self, *, timeout: float | None = None) -> None:
+        """Take no more parts, finish those that wait, and end the thread; give up after `timeout` seconds."""
         with self._work:
             self._open = False
             self._work.notify_all()
-        self._thread.join()
+        self._thread.join(timeout)
 
     @property
     def alive(self) -> bool:
@@ -91,34 +107,46 @@ class Engine:
         """Whether the thread has ended without having been asked to; nothing brings it back."""
         return self._died
 
-    @contextmanager
-    def admit(self, category: str) -> Iterator[None]:
-        """A place for one part, held until the block is left. Raises QueueFull if all are taken."""
+    def in_hand(self) -> Mapping[str, int]:
+        """Category -> how many of its parts have a place."""
         with self._work:
-            if self._in_hand[category] >= self.queue_limit:
+            return dict(self._in_hand)
+
+    @contextmanager
+    def admit(self, category: str, parts: int = 1) -> Iterator[None]:
+        """Places for some parts, held until the block is left. Raises QueueFull if there are not so many."""
+        with self._work:
+            if self._in_hand[category] + parts > self.queue_limit:
                 raise QueueFull(
-                    f"{self.queue_limit} parts of category {category!r} are in hand, and no more are taken on. "
-                    "Send this one again a little later."
+                    f"{self._in_hand[category]} parts of category {category!r} are in hand, and no more than "
+                    f"{self.queue_limit} are taken on. Send this one again a little later."
                 )
-            self._in_hand[category] += 1
+            self._in_hand[category] += parts
         try:
             yield
         finally:
             with self._work:
-                self._in_hand[category] -= 1
+                self._in_hand[category] -= parts
 
-    async def read(self, artifact: Artifact, tile: Tensor) -> Reading:
-        """The detector's reading of one tile (3, s, s) uint8. Raises JudgingFailed or EngineStopped.
+    async def read(self, artifact: Artifact, tile: Tensor, *, deadline: float = math.inf) -> Reading:
+        """The detector's reading of one tile (3, s, s) uint8. Raises JudgingFailed, DeadlinePassed or EngineStopped.
 
-        If the caller is cancelled, the part is dropped unless its batch has begun.
+        If the caller is cancelled, or `deadline` (of time.perf_counter()) passes, the part is dropped unless its
+        batch has begun.
         """
-        part = _Part(artifact, tile)
+        part = _Part(artifact, tile, deadline=deadline)
         with self._work:
             if not self.alive:
                 raise _stopped()
             self._waiting.setdefault(artifact.manifest.category, deque()).append(part)
             self._work.notify()
-        return await asyncio.wrap_future(part.reading)
+        answer = asyncio.wrap_future(part.reading)
+        patience = None if deadline == math.inf else max(deadline - time.perf_counter(), 0)
+        # Cancelling the caller cancels `answer`, and that the part, unless it is being run.
+        await asyncio.wait({answer}, timeout=patience)
+        if not answer.done() and part.reading.cancel():
+            raise _too_late(part)
+        return await answer
 
     def _run(self) -> None:
         try:
@@ -138,6 +166,8 @@ class Engine:
                     if not self._open:
                         return []
                     self._work.wait()
+                if self._worth_waiting():
+                    continue
                 category, queue = self._waiting.popitem(last=False)
                 batch = self._take(queue)
                 if queue:
@@ -145,14 +175,28 @@ class Engine:
                 if batch:
                     return batch
 
+    def _worth_waiting(self) -> bool:
+        """Whether the batch that is next should wait for company; if so, it has waited for a while."""
+        queue = next(iter(self._waiting.values()))
+        rest = queue[0].since + self.batch_wait - time.perf_counter()
+        if rest <= 0 or len(queue) >= self.batch_limit or not self._open:
+            return False
+        self._work.wait(rest)
+        return True
+
     def _take(self, queue: deque[_Part]) -> list[_Part]:
-        """Parts of one artifact from the head of a queue; those whose caller has gone fall out."""
+        """Parts of one artifact from the head of a queue; those that nobody waits for any more fall out."""
         batch: list[_Part] = []
-        while queue and len(batch) < self.batch_limit:
+        limit = min(self.batch_limit, self._fitting.get(queue[0].artifact.version, self.batch_limit))
+        while queue and len(batch) < limit:
             if batch and queue[0].artifact is not batch[0].artifact:
                 break
             part = queue.popleft()
-            if part.reading.set_running_or_notify_cancel():
+            if not part.reading.set_running_or_notify_cancel():
+                continue
+            if part.deadline < time.perf_counter():
+                part.reading.set_exception(_too_late(part))
+            else:
                 batch.append(part)
         return batch
 
@@ -171,17 +215,32 @@ class Engine:
         begun = time.perf_counter()
         try:
             readings = detect(batch[0].artifact, [part.tile for part in batch])
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                logger.exception("the device has too little memory for one picture of %s", batch[0].artifact.path)
+                return [JudgingFailed("The device has too little memory to judge this picture: there is no verdict.")]
+            return self._halved(batch)
         except Exception as error:
             if len(batch) == 1:
                 logger.exception("the detector of %s failed on a picture", batch[0].artifact.path)
                 return [JudgingFailed("The detector failed on this picture, so there is no verdict.")]
             logger.warning("a batch of %d failed (%s); its parts are run one by one", len(batch), error)
             return [outcome for part in batch for outcome in self._outcomes([part])]
+        self._on_batch(len(batch))
         seconds = time.perf_counter() - begun
         return [
             Reading(reading.score, reading.map, queue_seconds=begun - part.since, inference_seconds=seconds)
             for part, reading in zip(batch, readings, strict=True)
         ]
+
+    def _halved(self, batch: list[_Part]) -> list[Reading | ServiceError]:
+        half = len(batch) // 2
+        version = batch[0].artifact.version
+        self._fitting[version] = half
+        logger.warning("%d pictures do not fit into the device's memory; %s is run with %d", len(batch), version, half)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self._outcomes(batch[:half]) + self._outcomes(batch[half:])
 
     def _abandon(self) -> None:
         """Answer whatever is left when the thread ends."""
@@ -192,6 +251,14 @@ class Engine:
         for part in left:
             if part.reading.set_running_or_notify_cancel():
                 part.reading.set_exception(_stopped())
+
+
+def _too_late(part: _Part) -> DeadlinePassed:
+    waited = time.perf_counter() - part.since
+    return DeadlinePassed(
+        f"The part had waited for {waited:.1f} seconds when its deadline passed, and was not judged. Send it again, "
+        "less often, or with a later deadline."
+    )
 
 
 def _stopped() -> EngineStopped:

@@ -16,6 +16,9 @@ ServiceError
 ├── TooManyUploads      503  with Retry-After
 ├── NotReady            503
 ├── EngineStopped       503
+├── DeadlinePassed      503  with Retry-After
+├── RequestInFlight     409  with Retry-After: the same Idempotency-Key
+├── KeyReused           422  the same Idempotency-Key for something else
 ├── StoreUnavailable    503  the database or the picture folder does not answer: nothing was judged
 ├── JudgingFailed       500
 └── StartupError             settings, folder or database that the service cannot start with
@@ -137,6 +140,26 @@ class EngineStopped(ServiceError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 5
+
+
+class DeadlinePassed(ServiceError):
+    """A part that waited for longer than it may; it was not judged."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
+
+
+class RequestInFlight(ServiceError):
+    """A request whose Idempotency-Key is that of one being worked on."""
+
+    status = HTTPStatus.CONFLICT
+    retry_after = 1
+
+
+class KeyReused(ServiceError):
+    """A request whose Idempotency-Key was answered, for another part."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class StoreUnavailable(ServiceError):

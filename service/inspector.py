@@ -1,30 +1,55 @@
-"""One part, from the bytes of its picture to a committed verdict: the stops in their order.
+"""Parts, from the bytes of their pictures to committed verdicts: the stops in their order.
 
-admit -> read the upload -> decode and resize (bounded threads) -> detect (the engine's thread) -> judge -> keep the
-picture -> commit. Any stop that fails ends in an error: a verdict is only ever what all of them agreed to.
+admit -> read the upload -> decode and resize (bounded threads) -> detect (the engine's thread) -> judge and keep the
+picture (bounded threads) -> commit (the writer's thread). Any stop that fails ends in an error: a verdict is only
+ever what all of them agreed to.
 """
 
+import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from sqlalchemy.exc import IntegrityError
 from torch import Tensor
 
 from models.artifact import Artifact
 from models.errors import ScoreError
 from models.images import decode, media_type
 from service import maps
+from service.connection import Gone, while_connected
 from service.engine import Engine, Reading
+from service.idempotency import InFlight, check_same
+from service.metrics import Metrics
 from service.pictures import Pictures, digest_of
+from service.registry import Registry
 from service.settings import KeepImages
-from service.storage.inspections import Inspections, Record
+from service.storage.inspections import Addition, Inspections, Record
+from service.storage.writer import Writer
 from service.upload_gate import UploadGate
 from service.uploads import Upload
 from service.uuid7 import uuid7
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whose request to inspect it is, and how long it is worth working on.
+
+    `deadline` is one of time.perf_counter(); `gone` returns when nobody waits for the answer any more.
+    """
+
+    id: str
+    sender: str
+    deadline: float
+    gone: Gone
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,30 +62,90 @@ class _Picture:
 
 @dataclass(frozen=True)
 class Inspector:
-    """Judges uploads. `gate`, `decoding` and `storing` bound how many are read, decoded and stored at once."""
+    """Judges uploads. `gate`, `decoding` and `storing` bound how many are read, decoded and concluded at once."""
 
+    registry: Registry
     engine: Engine
     inspections: Inspections
+    writer: Writer
     pictures: Pictures
+    metrics: Metrics
+    in_flight: InFlight
     keep_images: KeepImages
     max_pixels: int
     gate: UploadGate
     decoding: CapacityLimiter
     storing: CapacityLimiter
+    reading: CapacityLimiter
 
-    async def inspect(self, artifact: Artifact, read: Callable[[], Awaitable[Upload]]) -> Record:
-        """The committed inspection of one picture; `read` is awaited once there is a place for it.
+    async def inspect(
+        self, category: str, read: Callable[[], Awaitable[Upload]], request: Request
+    ) -> tuple[Record, bool]:
+        """The committed inspection of one picture, and whether it had been answered before.
 
-        Raises QueueFull, TooManyUploads, UploadTooSlow, what `read` raises, an ImageError, JudgingFailed, ScoreError,
-        EngineStopped or StoreUnavailable.
+        `read` is awaited once there is a place for it. Raises QueueFull, TooManyUploads, UploadTooSlow, what `read`
+        raises, an ImageError, JudgingFailed, ScoreError, DeadlinePassed, EngineStopped, StoreUnavailable,
+        RequestInFlight, KeyReused or ClientDisconnect.
         """
-        with self.engine.admit(artifact.manifest.category):
+        begun = time.perf_counter()
+        with self.in_flight.hold(request.sender, request.idempotency_key), self.engine.admit(category):
             async with self.gate.enter():
                 upload = await read()
-            picture = await to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding)
-            reading = await self.engine.read(artifact, picture.tile)
-            finish = partial(self._conclude, artifact, upload, picture=picture, reading=reading)
-            return await to_thread.run_sync(finish, limiter=self.storing)
+            first = await self._answered(category, upload, request)
+            if first is not None:
+                return first, True
+            try:
+                (record,) = await self._judge(category, [upload], request)
+            except IntegrityError:  # another process was faster with the same key
+                first = await self._answered(category, upload, request)
+                if first is None:
+                    raise
+                return first, True
+        self.metrics.stage("total", time.perf_counter() - begun)
+        return record, False
+
+    async def inspect_all(self, category: str, uploads: Sequence[Upload], request: Request) -> list[Record]:
+        """The committed inspections of several pictures: all are judged by one artifact and stored, or none is.
+
+        Raises what `inspect` does, but for idempotency keys.
+        """
+        begun = time.perf_counter()
+        with self.engine.admit(category, len(uploads)):
+            records = await self._judge(category, uploads, request)
+        self.metrics.stage("total", time.perf_counter() - begun)
+        return records
+
+    async def _answered(self, category: str, upload: Upload, request: Request) -> Record | None:
+        """What a request with this key was answered with before."""
+        if request.idempotency_key is None:
+            return None
+        look = partial(self.inspections.answered, request.idempotency_key, submitted_by=request.sender)
+        first = await to_thread.run_sync(look, limiter=self.reading)
+        if first is not None:
+            check_same(first, category, upload)
+        return first
+
+    async def _judge(self, category: str, uploads: Sequence[Upload], request: Request) -> list[Record]:
+        artifact = self.registry.entry(category).active
+        decoding = (
+            to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding) for upload in uploads
+        )
+        pictures = await _together(decoding)
+        detecting = _together(
+            self.engine.read(artifact, picture.tile, deadline=request.deadline) for picture in pictures
+        )
+        readings = await while_connected(detecting, request.gone)
+        concluding = (
+            to_thread.run_sync(partial(self._conclude, artifact, *each, request=request), limiter=self.storing)
+            for each in zip(uploads, pictures, readings, strict=True)
+        )
+        additions = await _together(concluding)
+        begun = time.perf_counter()
+        await asyncio.wrap_future(self.writer.commit(additions))
+        self.metrics.stage("store", time.perf_counter() - begun)
+        for addition in additions:
+            self.metrics.judged(addition.record)
+        return [addition.record for addition in additions]
 
     def _decode(self, artifact: Artifact, data: bytes) -> _Picture:
         begun = time.perf_counter()
@@ -68,8 +153,10 @@ class Inspector:
         tile = artifact.detector.preprocess.resize(rgb)
         return _Picture(tile, rgb.shape[:2], media_type(data), time.perf_counter() - begun)
 
-    def _conclude(self, artifact: Artifact, upload: Upload, *, picture: _Picture, reading: Reading) -> Record:
-        """Judge, keep the picture if the policy says so, and commit, in this order."""
+    def _conclude(
+        self, artifact: Artifact, upload: Upload, picture: _Picture, reading: Reading, *, request: Request
+    ) -> Addition:
+        """Judge, and keep the picture if the policy says so."""
         if not math.isfinite(reading.score):
             raise ScoreError(f"This picture could not be judged: its score is {reading.score}.")
         judgement = artifact.judge(reading.score, reading.map, size=picture.size)
@@ -99,11 +186,22 @@ class Inspector:
                 "queue_ms": _milliseconds(reading.queue_seconds),
                 "inference_ms": _milliseconds(reading.inference_seconds),
             },
+            request_id=request.id,
+            submitted_by=request.sender,
+            idempotency_key=request.idempotency_key,
         )
         pixel = artifact.manifest.threshold.pixel
-        packed = maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel)
-        self.inspections.add([(record, packed)])
-        return record
+        return Addition(record, maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel))
+
+
+async def _together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results, in order; the first failure cancels the rest, and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _milliseconds(seconds: float) -> float:

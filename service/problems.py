@@ -24,6 +24,7 @@ from service.request_id import request_id
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+PROBLEM = "jigsight.problem"  # where the scope of a request says what kind of problem it was answered with
 
 
 class Flaw(BaseModel):
@@ -56,6 +57,7 @@ def install(app: FastAPI) -> None:
 async def answer(request: Request, error: Exception) -> Response:
     """The problem document for any exception, or what the clients of another protocol read instead."""
     status, name, detail = _describe(request, error)
+    request.scope[PROBLEM] = name
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
         headers.update(error.headers or {})
@@ -122,11 +124,10 @@ def _log(request: Request, error: Exception, status: HTTPStatus) -> None:
     expected = isinstance(error, JigSightError | HTTPException) and error.__cause__ is None
     logger.log(
         logging.WARNING if expected and status == HTTPStatus.SERVICE_UNAVAILABLE else logging.ERROR,
-        "%s %s -> %d, request %s: %s",
+        "%s %s -> %d: %s",
         request.method,
         request.url.path,
         status,
-        request_id(request.scope),
         error,
         exc_info=None if expected else error,
     )
@@ -153,7 +154,7 @@ class UnexpectedErrors:
         try:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
-            logger.info("request %s: the client went away before its upload was complete", request_id(scope))
+            logger.info("the client went away before it was answered")
         except Exception as error:
             if begun:
                 raise

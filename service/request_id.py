@@ -6,6 +6,8 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.logs import request_in_hand
+
 HEADER = "X-Request-ID"
 _SCOPE_KEY = "jigsight.request_id"
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # it goes into the log: no spaces, no line ends
@@ -30,6 +32,7 @@ class RequestId:
         wished = Headers(scope=scope).get(HEADER, "")
         chosen = wished if _SANE.fullmatch(wished) else uuid.uuid4().hex
         scope[_SCOPE_KEY] = chosen
+        request_in_hand.set(chosen)
 
         async def stamp(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     queue_limit: Annotated[int, Field(ge=1, description="most parts of one category in hand at once")] = 64
     deadline_seconds: Annotated[float, Field(gt=0, description="most time that a part may wait to be judged")] = 10.0
     decode_threads: Annotated[int, Field(ge=1, le=256)] = 4
+    stop_delay_seconds: Annotated[float, Field(ge=0, description="not ready, but serving, before the end")] = 0.0
     stop_seconds: Annotated[float, Field(gt=0, description="most time for what is in hand when told to stop")] = 30.0
 
     keep_images: KeepImages = "all"

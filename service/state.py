@@ -1,13 +1,17 @@
 """What a running service consists of. The lifespan makes one; routes only read it."""
 
+import threading
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
+import torch
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from service.engine import Engine
 from service.inspector import Inspector
+from service.metrics import Metrics
 from service.pictures import Pictures
 from service.registry import Registry
 from service.settings import Settings
@@ -21,6 +25,8 @@ class Service:
     """The parts of one running service."""
 
     settings: Settings
+    device: torch.device
+    metrics: Metrics
     registry: Registry
     engine: Engine
     database: Database
@@ -30,6 +36,7 @@ class Service:
     inspector: Inspector
     reading: CapacityLimiter  # threads that look things up in the database
     drawing: CapacityLimiter  # threads that render heatmaps
+    stopping: threading.Event  # set when the process has been told to end
 
 
 class State(TypedDict):
@@ -38,9 +45,14 @@ class State(TypedDict):
     service: Service
 
 
-async def _of_request(request: Request) -> Service:
-    service: Service = request.state.service
+def service_of(scope: Scope) -> Service:
+    """The service that a request came to."""
+    service: Service = scope["state"]["service"]
     return service
+
+
+async def _of_request(request: Request) -> Service:
+    return service_of(request.scope)
 
 
 Running = Annotated[Service, Depends(_of_request)]

@@ -148,12 +148,15 @@ def make() -> Callable[..., Path]:
 
 @contextmanager
 def serve(artifacts: Path, data: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process on a free port, and its address once it has said so."""
+    """A server process on a free port, and its address once it has said so. Its log is `data`/server.log."""
     command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", "--device", "cpu"]
     command += ["--artifacts", str(artifacts), "--data", str(data)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
-    )
+    data.mkdir(parents=True, exist_ok=True)
+    log = data / "server.log"
+    with log.open("a") as file:  # a pipe that nobody reads would fill, and stop the server
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=file, text=True, env=os.environ | environment
+        )
     assert process.stdout is not None
     try:
         said = ""
@@ -162,7 +165,7 @@ def serve(artifacts: Path, data: Path, **environment: str) -> Iterator[tuple[sub
             if found := re.search(r"listens on (http://\S+)", line):
                 yield process, found[1]
                 return
-        pytest.fail(f"the server ended without a word about its address:\n{said}")
+        pytest.fail(f"the server ended without a word about its address:\n{said}{log.read_text()}")
     finally:
         process.kill()
         process.stdout.close()

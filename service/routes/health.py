@@ -16,8 +16,8 @@ router = APIRouter(prefix="/v2/health", tags=["health"])
 @router.get("/live", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
 async def live(service: Running) -> Live:
     """Whether the process is of any use; 503 if only starting it anew helps."""
-    if service.engine.died:
-        raise EngineStopped("The engine has died, and nothing is judged until this process is started anew.")
+    if service.engine.died or service.inspector.writer.died:
+        raise EngineStopped("A thread has died, and nothing is judged until this process is started anew.")
     return Live()
 
 
@@ -32,10 +32,12 @@ async def ready(service: Running) -> Ready:
 
 def _reasons(service: Service) -> list[str]:
     reasons = []
+    if service.stopping.is_set():
+        reasons.append("the service is stopping")
     if not service.registry.entries:
         refused = len(service.registry.refused)
         reasons.append(f"no category is served ({refused} refused, see /v1/categories)")
-    if not service.engine.alive:
+    if not (service.engine.alive and service.inspector.writer.alive):
         reasons.append("the engine takes no parts")
     try:
         service.database.ping()

@@ -7,13 +7,15 @@ from uuid import UUID
 
 import numpy as np
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from models.heatmaps import encode_png, render
 from models.images import decode
 from models.verdict import margin
 from service import maps
+from service.asking import inspection_request
 from service.errors import ImageNotKept
+from service.idempotency import IdempotencyKey
 from service.problems import documented
 from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
 from service.state import Running, Service
@@ -50,6 +52,7 @@ _REFUSALS = documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
     HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -81,14 +84,21 @@ async def inspect(
     service: Running,
     serial: Annotated[Label | None, Query(description="of the part")] = None,
     station: Annotated[Label | None, Query(description="where it was seen")] = None,
+    timeout_ms: Annotated[float | None, Query(gt=0, le=600_000, description="no answer is of use after that")] = None,
+    idempotency_key: Annotated[
+        IdempotencyKey | None,
+        Header(description="the sender's name for this request: sent again, it is answered as it was the first time"),
+    ] = None,
 ) -> Inspection:
     """Judge one picture of one part. The inspection has been stored when it is answered."""
-    artifact = service.registry.entry(category).active
     limit = service.settings.max_body_bytes
     read = partial(read_upload, request, serial=serial, station=station, limit=limit)
-    record = await service.inspector.inspect(artifact, read)
+    asked = inspection_request(request, service, timeout_ms=timeout_ms, idempotency_key=idempotency_key)
+    record, replayed = await service.inspector.inspect(category, read, asked)
     inspection = _inspection(request, record)
     response.headers["Location"] = inspection.links.self
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     return inspection
 
 

@@ -4,15 +4,14 @@ Whatever is inferred is an inspection like any other: judged and committed by th
 Only the active version of a category judges, so no other can be asked for.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from anyio import create_task_group, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Body, Header, Request, Response
 
-from models.errors import JigSightError
+from service.asking import inspection_request
 from service.errors import EncodedBody, EngineStopped, VersionNotActive
 from service.open_inference.messages import (
     LENGTH_HEADER,
@@ -36,7 +35,6 @@ from service.open_inference.results import Wanted, read_wanted, write_results
 from service.openapi import REFERENCES
 from service.registry import Entry
 from service.state import Running, Service
-from service.storage.inspections import Record
 from service.uploads import Upload
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -146,8 +144,9 @@ def _ready(service: Service, entry: Entry) -> ModelReady:
 
 async def _infer(request: Request, service: Service, entry: Entry, header_length: str | None) -> Response:
     category = entry.active.manifest.category
+    asked = inspection_request(request, service)
     wanted, uploads = await _read(request, service, category, header_length)
-    records = await _inspect(service, category, uploads)
+    records = await service.inspector.inspect_all(category, uploads, asked)
     answer = partial(write_results, wanted, records, service.inspections.score_map)
     content, length = await to_thread.run_sync(answer, limiter=service.reading)
     if length is None:
@@ -175,29 +174,3 @@ def _understand(service: Service, body: bytes, header_length: str | None) -> tup
     wanted = read_wanted(frame.request)
     settings = service.settings
     return wanted, read_parts(frame, limit=settings.queue_limit, max_pixels=settings.max_pixels)
-
-
-async def _inspect(service: Service, category: str, uploads: Sequence[Upload]) -> list[Record]:
-    """The committed inspections of these pictures, in their order. Raises what the first that failed did."""
-    artifact = service.registry.entry(category).active
-    outcomes: dict[int, Record | JigSightError] = {}
-
-    async def inspect(place: int, upload: Upload) -> None:
-        async def read() -> Upload:
-            return upload
-
-        try:
-            outcomes[place] = await service.inspector.inspect(artifact, read)
-        except JigSightError as error:
-            outcomes[place] = error
-
-    async with create_task_group() as group:
-        for place, upload in enumerate(uploads):
-            group.start_soon(inspect, place, upload)
-    records = []
-    for place in range(len(uploads)):
-        outcome = outcomes[place]
-        if isinstance(outcome, JigSightError):
-            raise outcome
-        records.append(outcome)
-    return records

@@ -42,6 +42,14 @@ class Record:
     idempotency_key: str | None = None
 
 
+@dataclass(frozen=True)
+class Addition:
+    """An inspection to be stored, with its map (h, w)."""
+
+    record: Record
+    score_map: NDArray[np.float16]
+
+
 RECORD = tuple(INSPECTIONS.c[field.name] for field in fields(Record))
 
 
@@ -51,20 +59,20 @@ class Inspections:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, added: Sequence[tuple[Record, NDArray[np.float16]]]) -> None:
-        """Commit inspections with their maps (h, w), all or none.
+    def add(self, added: Sequence[Addition]) -> None:
+        """Commit inspections with their maps, all or none.
 
         Raises IntegrityError if one of their ids or idempotency keys is taken.
         """
-        rows = [asdict(record) for record, _ in added]
+        rows = [asdict(each.record) for each in added]
         grids = [
             {
-                "inspection": record.id,
-                "values": maps.to_bytes(packed),
-                "height": packed.shape[0],
-                "width": packed.shape[1],
+                "inspection": each.record.id,
+                "values": maps.to_bytes(each.score_map),
+                "height": each.score_map.shape[0],
+                "width": each.score_map.shape[1],
             }
-            for record, packed in added
+            for each in added
         ]
         with self._database.adding() as connection:
             connection.execute(insert(INSPECTIONS), rows)

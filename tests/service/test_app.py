@@ -61,7 +61,6 @@ def test_what_nobody_expected_is_a_500_without_internals(caplog: pytest.LogCaptu
     assert answer.headers["x-request-id"] == answer.json()["request_id"] == "cam-1:77"
     assert "secret" not in answer.text
     assert "RuntimeError: secret" in caplog.text
-    assert "cam-1:77" in caplog.text
 
 
 def test_an_error_inside_a_route_is_a_500_too(settings: Settings) -> None:
@@ -170,7 +169,7 @@ def test_the_documentation_needs_no_internet(client: TestClient) -> None:
 def test_the_document_tells_errors_as_they_are_sent(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     operations = [(path, each) for path, item in document["paths"].items() for each in item.values()]
-    assert len(operations) == 16
+    assert len(operations) == 17
     for path, operation in operations:
         inference = path.startswith("/v2") and not path.startswith("/v2/health/")
         media_type, name = ("json", "InferenceError") if inference else ("problem+json", "Problem")

@@ -258,7 +258,7 @@ def test_a_full_queue_is_told_in_the_protocol_s_form(client: TestClient, good: P
 def test_a_failure_of_ours_has_the_protocol_s_form_and_tells_nothing(
     client: TestClient, good: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running(client).store, "score_map", lambda _: 1 / 0)
+    monkeypatch.setattr(running(client).inspections, "score_map", lambda _: 1 / 0)
     error = client.post(INFER, json=in_json(good(1), outputs=[{"name": "map"}]))
     assert (error.status_code, list(error.json())) == (500, ["error"])
     assert "division" not in error.text

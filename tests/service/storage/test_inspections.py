@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from models.artifact import Artifact
 from service.errors import StoreUnavailable, UnknownInspection
 from service.storage.database import Database, open_database
-from service.storage.inspections import Inspections, Record
+from service.storage.inspections import Addition, Inspections, Record
 from service.uuid7 import uuid7
 
 MAP = np.arange(6, dtype=np.float16).reshape(2, 3)
@@ -55,7 +55,7 @@ def another(record: Record, **changes: object) -> Record:
 
 
 def test_an_inspection_comes_back_as_it_was(inspections: Inspections, record: Record) -> None:
-    inspections.add([(record, MAP)])
+    inspections.add([Addition(record, MAP)])
     back = inspections.find(record.id)
     assert back == record
     assert back.created_at.tzinfo is UTC
@@ -65,7 +65,7 @@ def test_an_inspection_comes_back_as_it_was(inspections: Inspections, record: Re
 def test_it_is_there_when_the_database_is_opened_again(
     inspections: Inspections, record: Record, database_url: str
 ) -> None:
-    inspections.add([(record, MAP)])
+    inspections.add([Addition(record, MAP)])
     again = open_database(database_url)
     assert Inspections(again).find(record.id) == record
     again.close()
@@ -74,22 +74,24 @@ def test_it_is_there_when_the_database_is_opened_again(
 def test_a_batch_is_stored_whole_or_not_at_all(inspections: Inspections, record: Record) -> None:
     unknown = another(record, version="0123456789ab")  # an artifact that was never served
     with pytest.raises(IntegrityError):
-        inspections.add([(record, MAP), (unknown, MAP)])
+        inspections.add([Addition(record, MAP), Addition(unknown, MAP)])
     with pytest.raises(UnknownInspection):
         inspections.find(record.id)
-    inspections.add([(record, MAP), (another(record), MAP)])
+    inspections.add([Addition(record, MAP), Addition(another(record), MAP)])
     assert inspections.find(record.id) == record
 
 
 def test_an_idempotency_key_is_used_once_by_each_sender(inspections: Inspections, record: Record) -> None:
     assert inspections.answered("once", submitted_by="camera 3") is None
-    inspections.add([(record, MAP)])
+    inspections.add([Addition(record, MAP)])
     assert inspections.answered("once", submitted_by="camera 3") == record
     assert inspections.answered("once", submitted_by="camera 4") is None
     with pytest.raises(IntegrityError):
-        inspections.add([(another(record, idempotency_key="once"), MAP)])
-    inspections.add([(another(record, idempotency_key="once", submitted_by="camera 4"), MAP)])
-    inspections.add([(another(record), MAP), (another(record), MAP)])  # without a key, as often as one likes
+        inspections.add([Addition(another(record, idempotency_key="once"), MAP)])
+    inspections.add([Addition(another(record, idempotency_key="once", submitted_by="camera 4"), MAP)])
+    inspections.add(
+        [Addition(another(record), MAP), Addition(another(record), MAP)]
+    )  # without a key, as often as one likes
 
 
 def test_unknown_ids_are_refused(inspections: Inspections) -> None:
@@ -108,7 +110,7 @@ def test_a_database_that_fails_is_said_to_be_unavailable(database_url: str, arti
         connection.execute(text("DROP TABLE score_maps"))
         connection.execute(text("DROP TABLE inspections"))
     with pytest.raises(StoreUnavailable):
-        Inspections(database).add([(record, MAP)])
+        Inspections(database).add([Addition(record, MAP)])
     database.close()
 
 

@@ -1,0 +1,41 @@
+"""Work that is only worth doing while its client waits for it.
+
+A camera that gave up has no use for the verdict; until a batch has begun its part need not be judged.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+Result = TypeVar("Result")
+Gone = Callable[[], Awaitable[None]]
+
+
+def disconnection(request: Request) -> Gone:
+    """What returns when the client of a request, whose body has been read, has gone."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return gone
+
+
+async def while_connected(work: Coroutine[Any, Any, Result], gone: Gone) -> Result:
+    """The result of `work`, which is cancelled if the client goes first: ClientDisconnect is raised then."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, watching):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task

@@ -1,0 +1,79 @@
+"""Uvicorn, told when to say where it listens, and how to end: not ready at once, what is in hand finished, exit 0."""
+
+import logging
+import math
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from service.settings import Settings
+from service.state import Service
+
+logger = logging.getLogger(__name__)
+
+# Cameras that send a part every few seconds keep their connection; a default of 5 would race with their next part.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class Server(uvicorn.Server):
+    """Serves an application on a socket that listens already; `announce` is called once it does."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, *, announce: Callable[[Service], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(settings.stop_seconds),
+            )
+        )
+        self._announce = announce
+        self._delay = settings.stop_delay_seconds
+        self._stop_at = math.inf
+
+    def serve_until_told(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what is in hand and return."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Uvicorn raises the signal again when it is done, which need not kill anything more.
+            signal.signal(number, lambda *_: None)
+        self.run(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the application, then listen, then say so."""
+        await super().startup(sockets)
+        self._announce(self._service)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A first signal: not ready, and an end after `stop_delay_seconds`. A second one ends at once."""
+        if self.started and self._delay > 0 and self._stop_at == math.inf:
+            self._captured_signals.append(sig)
+            self._stop_at = time.monotonic() + self._delay
+        else:
+            super().handle_exit(sig, frame)
+        if self.started:
+            self._service.stopping.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to end."""
+        if time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in hand, within `stop_seconds`."""
+        logger.info("stopping: %d requests are in hand", len(self.server_state.tasks))
+        await super().shutdown(sockets)
+        logger.info("stopped; threads left: %s", ", ".join(each.name for each in threading.enumerate()[1:]) or "none")
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.lifespan.state["service"]
+        return service
