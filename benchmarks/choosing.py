@@ -16,7 +16,7 @@ import torch
 from models.alignment import AlignmentConfig
 from models.preprocess import Preprocess
 from models.weights import load_weights
-from training.alignments import alignments, label
+from training.alignments import ANY, alignments, label
 from training.choose import Candidate, ValidationSet, hold_out, make_validation_set
 from training.datasets import read_image, read_mask, test_samples, training_images
 from training.foreground import decide_kind
@@ -85,7 +85,7 @@ def main() -> None:
 
 def _ways(workshop: Workshop, pictures: Pictures) -> list[AlignmentConfig]:
     """The recipe's alignments for these pictures."""
-    images = pictures.read(Preprocess(workshop.preprocess(AlignmentConfig(name="shift"))))
+    images = pictures.read(Preprocess(workshop.preprocess(ANY)))
     tiles = make_tiles(images, "texture", folder=workshop.folder)
     return alignments(tiles, workshop.recipe.alignment, square=pictures.square)
 

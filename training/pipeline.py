@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.alignment import AlignmentConfig
@@ -29,7 +28,7 @@ from models.manifest import (
 )
 from models.preprocess import Preprocess
 from models.weights import NONE, load_weights
-from training.alignments import inspected_share, unaligned
+from training.alignments import ANY, inspected_share, unaligned
 from training.batch_norm import estimate_batch_norm
 from training.choose import Figures
 from training.datasets import fingerprint, read_ignore_mask, training_images
@@ -55,15 +54,16 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     """
     category = _category_name(request)
     paths = training_images(request.data, request.category)
-    backbone = _new_workshop(request, Path(), progress).new_backbone()
+    draft = _new_workshop(request, Path(), progress)
+    backbone = draft.new_backbone()
     weights = WeightsRecord(
         source=Path(request.weights).name, sha256=load_weights(backbone, request.arch, request.weights)
     )
     textures, textures_id = _textures(request.textures)
     pictures = Pictures(paths, request.artifacts / SCRATCH, progress)
     ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
-    wide = _takes_wide(request)
-    images = pictures.read(_preprocess(request, wide=wide))
+    taken = Preprocess(draft.preprocess(ANY if _may_be_aligned(request) else None))
+    images = pictures.read(taken)
     if ignored is not None and pictures.odd_shapes:
         raise DatasetError(f"An ignore mask fits pictures of one shape, and {pictures.odd_shapes}.")
     kind, kind_reason = _kind(request.kind, images)
@@ -75,20 +75,20 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     ignored_id = None if ignored is None else hashlib.sha256(np.packbits(ignored).tobytes()).hexdigest()
     inputs = (dataset.fingerprint, weights.sha256, textures_id, str(ignored_id))
     folder = working_folder(request, category, kind, inputs)
-    workshop = replace(_new_workshop(request, folder, progress), ignored=ignored)
+    workshop = replace(draft, folder=folder, ignored=ignored)
     if request.weights == NONE:
-        estimate_batch_norm(backbone, _as_seen(images, wide=wide), request.recipe.preprocess)
+        estimate_batch_norm(backbone, _as_seen(images, taken), request.recipe.preprocess)
     with alone_in(folder):
+        tiles = _tiles(images, kind, workshop, taken)
         align, alignment = None, _not_aligned(request)
-        if wide:
-            tiles = _tiles(images, kind, workshop, ignored, wide=True)
+        if taken.config.align is not None:
             align, alignment = choose_alignment(
                 workshop, backbone, tiles, kind=kind, square=pictures.square, textures=textures
             )
             progress.say(f"alignment: {alignment.reason}")
-        if wide and align is None:
-            images = pictures.read(_preprocess(request, wide=False))
-        tiles = _tiles(images, kind, workshop, ignored, wide=align is not None)
+            if align is None:
+                plain = Preprocess(workshop.preprocess(None))
+                tiles = _tiles(pictures.read(plain), kind, workshop, plain)
         stages = run_stages(workshop, backbone, tiles, align=align, kind=kind, textures=textures)
         fused = stages.fusion is not None
         config = workshop.config(align=align, fused=fused, scorer=stages.scorer, smoothing=stages.smoothing)
@@ -138,19 +138,15 @@ def _not_looked_at(workshop: Workshop, tiles: Tiles, align: AlignmentConfig | No
         )
 
 
-def _takes_wide(request: TrainingRequest) -> bool:
-    """Whether pictures are taken larger than the network sees them, to be aligned perhaps."""
+def _may_be_aligned(request: TrainingRequest) -> bool:
+    """Whether pictures must be taken for an alignment, larger than the network sees them."""
     return request.recipe.alignment.use != "never" and request.kind != "texture"
 
 
-def _preprocess(request: TrainingRequest, *, wide: bool) -> Preprocess:
-    align = AlignmentConfig(name="shift") if wide else None
-    return Preprocess(request.recipe.preprocess.model_copy(update={"align": align}))
-
-
-def _as_seen(images: Tensor, *, wide: bool) -> Iterator[Tensor]:
-    """Pictures as the network sees them unaligned, (b, 3, s, s) uint8 at a time."""
-    return (unaligned(batch) if wide else batch for batch in images.split(_BATCH))
+def _as_seen(images: Tensor, taken: Preprocess) -> Iterator[Tensor]:
+    """Pictures that `taken` has resized, as the network sees them unaligned, (b, 3, s, s) uint8 at a time."""
+    batches = images.split(_BATCH)
+    return iter(batches) if taken.config.align is None else map(unaligned, batches)
 
 
 def _not_aligned(request: TrainingRequest) -> Choice:
@@ -160,12 +156,9 @@ def _not_aligned(request: TrainingRequest) -> Choice:
     return Choice(stage="alignment", kept=False, reason=reason)
 
 
-def _tiles(images: Tensor, kind: Kind, workshop: Workshop, ignored: NDArray[np.bool_] | None, *, wide: bool) -> Tiles:
-    """Tiles whose foregrounds leave out what is ignored."""
-    align = AlignmentConfig(name="shift") if wide else None
-    area = None
-    if ignored is not None:
-        area = Preprocess(workshop.preprocess(align)).resize_mask(ignored).numpy()
+def _tiles(images: Tensor, kind: Kind, workshop: Workshop, taken: Preprocess) -> Tiles:
+    """Tiles of pictures that `taken` has resized; their foregrounds leave out what is ignored."""
+    area = None if workshop.ignored is None else taken.resize_mask(workshop.ignored).numpy()
     return make_tiles(images, kind, folder=workshop.folder, ignored=area)
 
 
