@@ -187,12 +187,13 @@ class Workshop:
         features, poses = self._extract(seer, chain(good.batches(), held_out.tiles.split(_BATCH)), count)
         known, asked = np.arange(len(good)), np.arange(len(good), count)
         pose = None if poses is None else poses.of(slice(len(good), None))
+        truth = held_out.truth((first.map_edge, first.map_edge))
         found = []
         for scorer, maps in self.fitter.trials(features, known=known, asked=asked):
             for width in smoothings:
                 smoothing = self._smoothing(config(scorer=scorer, smoothing=width))
                 finished = finish(maps, pose, alignment=seer.alignment, smoothing=smoothing)
-                found.append(Candidate(scorer, width, figures_of(finished, held_out)))
+                found.append(Candidate(scorer, width, figures_of(finished, truth)))
         return found
 
     def complete(self, detector: Detector, tiles: Tiles) -> tuple[ThresholdRecord, Tensor, str | None]:
