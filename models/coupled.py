@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
 from models.pooling import pooled_with_zeros
@@ -21,8 +22,6 @@ from models.pooling import pooled_with_zeros
 COORDINATES = 2  # CoordConv's row and column; its radius is left out, as CFA does
 _KERNEL = 3  # CFA's neighbourhood
 _BLOCK = 2**24  # distances at a time: 64 MB
-
-Grid = tuple[int, int]
 
 
 class CoupledConfig(BaseModel):
@@ -83,7 +82,7 @@ class Coupled(nn.Module):
     bias: Tensor
     bank: Tensor
 
-    def __init__(self, config: CoupledConfig, channels: tuple[int, int, int], grids: tuple[Grid, Grid, Grid]) -> None:
+    def __init__(self, config: CoupledConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         height, width = grids[0]
         if config.vectors > height * width:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
 from models.pooling import pooled_with_zeros
@@ -145,9 +146,7 @@ class MemoryBank(nn.Module):
 
     vectors: Tensor
 
-    def __init__(
-        self, config: MemoryBankConfig, channels: tuple[int, int, int], grids: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, config: MemoryBankConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         self.config = config
         self.dimensions = sum(channels[level - 1] for level in config.levels)

@@ -19,6 +19,7 @@ from torch import Tensor
 from models.compact_gaussian import CompactGaussian, Pooling, residual
 from models.errors import DatasetError, RecipeError
 from models.pooling import pooled
+from training.arrays import Indices
 from training.distances import Distances
 from training.eigenpairs import leading
 from training.features import Features
@@ -30,8 +31,6 @@ from training.progress import Progress
 _SHORT = 0.01  # a squared length: corrected are those above
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
 _PARTS = 16  # of the sum over positions, so that it does not depend on the number of threads
-
-Images = NDArray[np.int64]
 
 
 class GaussianSection(Section):
@@ -69,7 +68,7 @@ class Moments:
 
 
 @torch.inference_mode()
-def moments_of(joining: Joining, groups: Sequence[Images], *, device: torch.device, progress: Progress) -> Moments:
+def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.device, progress: Progress) -> Moments:
     """The moments of groups of pictures, about the mean of them all."""
     d, (height, width) = sum(joining.features.channels), joining.features.grids[0]
     everyone = np.concatenate(list(groups))
@@ -121,7 +120,7 @@ def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tens
     return kept.float()
 
 
-def _mean(array: NDArray[np.float32], images: Images) -> Tensor:
+def _mean(array: NDArray[np.float32], images: Indices) -> Tensor:
     """The mean of a level over pictures, (c, h, w); a row at a time."""
     rows = [row[:, images].mean(1, dtype=np.float64) for row in array]  # h times (w, c)
     return torch.from_numpy(np.stack(rows)).permute(2, 0, 1).float()
@@ -146,7 +145,7 @@ def fit_gaussian(
     features: Features,
     *,
     epsilon: float,
-    folds: Images | None,
+    folds: Indices | None,
     device: torch.device,
     progress: Progress,
 ) -> Distances:
@@ -199,8 +198,8 @@ def fit_gaussian(
 def scan(
     features: Features,
     *,
-    known: Images,
-    asked: Images,
+    known: Indices,
+    asked: Indices,
     pooling: int,
     settings: Sequence[tuple[float, int]],
     epsilon: float,
@@ -235,7 +234,7 @@ def scan(
     return maps.view(len(settings), len(asked), height, width)
 
 
-def _held_out(y: Tensor, held: Images, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
+def _held_out(y: Tensor, held: Indices, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
     """Distances (p, m) of the held-out ones among y (p, n, d) under the Gaussian of the others."""
     others = np.setdiff1d(np.arange(y.shape[1]), held)
     known = y[:, others]
@@ -244,7 +243,7 @@ def _held_out(y: Tensor, held: Images, whitening: Tensor, *, rank: int, shrinkag
     return residual((y[:, held] - mean) @ whitening, directions, corrections, shrinkage=shrinkage)
 
 
-def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Images) -> None:
+def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Indices) -> None:
     places = features.places(images)
     means = pooled([_mean(array, places).unsqueeze(0) for array in features.arrays], scorer.config.pooling)
     for buffer, mean in zip(scorer.means, means, strict=True):

@@ -31,6 +31,7 @@ from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 from models.weights import fingerprint
+from training.arrays import Indices
 from training.calibrate import assign_folds, good_scores, threshold
 from training.choose import Candidate, ValidationSet, figures_of
 from training.distances import Distances
@@ -157,7 +158,7 @@ class Workshop:
             smoothing.keep.copy_(kept_positions(self.ignored, config.preprocess, grid))
         return smoothing
 
-    def fit(self, detector: Detector, tiles: Tiles, *, folds: NDArray[np.int64]) -> tuple[Distances, Pose | None]:
+    def fit(self, detector: Detector, tiles: Tiles, *, folds: Indices) -> tuple[Distances, Pose | None]:
         """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold, and poses."""
         features, pose = self._extract(detector, tiles.batches(), len(tiles))
         return self.fitter.fit(detector.scorer, features, folds=folds), pose
