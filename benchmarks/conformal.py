@@ -20,10 +20,11 @@ from models.backbone import channels
 from models.calibration import Calibration
 from models.detector import build_scorer
 from models.locate_artifact import find_artifact
-from training.calibrate import assign_folds, good_scores
+from training.calibrate import good_scores
 from training.datasets import test_samples, training_images
 from training.features import extract
 from training.fit import Fitter
+from training.folds import assign_folds
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe

@@ -24,6 +24,7 @@ from training.arrays import Indices
 from training.distances import Distances
 from training.features import Features
 from training.fields import Count, Section
+from training.folds import merged
 from training.progress import Progress, Step
 
 # As published.
@@ -77,11 +78,11 @@ def fit_coupled(
 ) -> Distances:
     """Fill the scorer's buffers from `features`, and give the raw maps (n, h, w) of all images if there are `folds`.
 
-    `folds` (n,) are merged to five at most (fold modulo 5); each image's out-of-sample map comes from a scorer that
+    `folds` (n,) are merged to five at most; each image's out-of-sample map comes from a scorer that
     was fitted on the other folds, as the scorer itself was on all. Raises RecipeError where the loss is not finite, or
     the recipe's sizes do not fit.
     """
-    groups = np.zeros(features.count, np.int64) if folds is None else _merged(folds, progress)
+    groups = np.zeros(features.count, np.int64) if folds is None else _groups(folds, progress)
     sums = {group: _level_sums(features, np.flatnonzero(groups == group)) for group in np.unique(groups).tolist()}
     # The group that each fit leaves out; -1 is none of them, and that fit is the scorer itself.
     left_out = [-1] if folds is None else [-1, *sums]
@@ -131,14 +132,13 @@ def cluster(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return centres
 
 
-def _merged(folds: Indices, progress: Progress) -> Indices:
-    groups, count = folds, len(np.unique(folds))
+def _groups(folds: Indices, progress: Progress) -> Indices:
+    groups, count = merged(folds, _FOLDS), len(np.unique(folds))
     if count > _FOLDS:
-        groups = folds % _FOLDS
         progress.say(f"{count} folds are merged to {_FOLDS}: each is a descriptor to train.")
-    if groups.min() == groups.max():
+    if count == 1:
         raise RecipeError(
-            f"All {len(folds)} images are in fold {groups[0]}: two folds at least are needed to score good images out "
+            f"All {len(folds)} images are in fold {folds[0]}: two folds at least are needed to score good images out "
             "of sample. Raise calibration.folds."
         )
     return groups

@@ -24,6 +24,7 @@ from training.distances import Distances
 from training.eigenpairs import leading
 from training.features import Features
 from training.fields import Count, OneOrMore, Positive, Section
+from training.folds import merged
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
@@ -157,8 +158,8 @@ def fit_gaussian(
     """
     config, count, (height, width) = scorer.config, features.count, scorer.grid
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
-    merged = np.zeros(count, np.int64) if folds is None else np.unique(folds, return_inverse=True)[1] % _MOST_FOLDS
-    groups = [np.flatnonzero(merged == fold) for fold in np.unique(merged)]
+    assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
+    groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
     moments = moments_of(joining, groups, device=device, progress=progress)
 
     def whitening(known: list[int]) -> Tensor:

@@ -32,12 +32,13 @@ from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 from models.weights import fingerprint
 from training.arrays import Indices
-from training.calibrate import assign_folds, good_scores, threshold
+from training.calibrate import good_scores, threshold
 from training.choose import Candidate, ValidationSet, figures_of
 from training.distances import Distances
 from training.features import Features, extract
 from training.finetune import finetune
 from training.fit import Fitter
+from training.folds import assign_folds
 from training.fuse import train_fusion
 from training.loop import Devices
 from training.progress import Progress

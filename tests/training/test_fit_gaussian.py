@@ -11,11 +11,11 @@ from models.mfcsam import concatenate
 from models.pooling import pooled
 from training import eigenpairs as module
 from training import joining
-from training.calibrate import assign_folds
 from training.distances import Distances
 from training.eigenpairs import leading
 from training.features import Features
 from training.fit_gaussian import fit_gaussian, moments_of, scan, shortened, whitening_of
+from training.folds import assign_folds
 from training.joining import Joining
 from training.progress import Progress
 
