@@ -18,9 +18,10 @@ from models.preprocess import Preprocess
 from models.weights import load_weights
 from training.alignments import ANY, alignments, label
 from training.choose import Candidate, ValidationSet, hold_out, make_validation_set
-from training.datasets import read_image, read_mask, test_samples, training_images
+from training.datasets import test_samples, training_images
 from training.foreground import decide_kind
 from training.loop import Devices
+from training.picture_files import read_image, read_mask
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import read_recipe

@@ -22,8 +22,9 @@ from models.weights import NONE, load_weights
 from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
-from training.datasets import fingerprint, read_ignore_mask, training_images
+from training.datasets import training_images
 from training.foreground import decide_kind
+from training.picture_files import fingerprint, read_ignore_mask
 from training.pictures import Pictures
 from training.request import TrainingRequest
 from training.textures import FolderTextures, ProceduralTextures, Textures

@@ -9,9 +9,10 @@ from models.detector import DetectorConfig
 from models.errors import ArtifactError, DatasetError, RecipeError
 from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
-from training.datasets import added_images, fingerprint, training_images
+from training.datasets import added_images, training_images
 from training.loop import Devices
 from training.outcome import conclude
+from training.picture_files import fingerprint
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe

@@ -14,10 +14,11 @@ from models.heatmaps import encode_png
 from models.preprocess import Preprocess, PreprocessConfig
 from training import options
 from training.contact_sheet import contact_sheet
-from training.datasets import read_image, training_images
+from training.datasets import training_images
 from training.demo import run_demo
 from training.destination import check_file, check_folder
 from training.foreground import decide_kind
+from training.picture_files import read_image
 from training.progress import Progress
 from training.samples import CATEGORIES, write_category
 from training.synthetic import Synthetic, Use, make_tiles
