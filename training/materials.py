@@ -23,11 +23,11 @@ from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
 from training.datasets import training_images
-from training.foreground import decide_kind
 from training.picture_files import fingerprint, read_ignore_mask
 from training.pictures import Pictures
 from training.request import TrainingRequest
-from training.textures import FolderTextures, ProceduralTextures, Textures
+from training.synthetic import kind_of
+from training.textures import FolderTextures, Textures, open_textures
 from training.workshop import Workshop
 
 _BATCH = 32
@@ -73,7 +73,8 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     paths = training_images(request.data, request.category)
     backbone = workshop.new_backbone()
     sha256 = load_weights(backbone, request.arch, request.weights)
-    textures, textures_id = _textures(request.textures)
+    textures = open_textures(request.textures)
+    textures_id = _identity(textures)
     pictures = Pictures(paths, workshop.folder, workshop.progress)
     ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
     taken = Preprocess(workshop.preprocess(ANY if _may_be_aligned(request) else None))
@@ -112,11 +113,8 @@ def _category_name(request: TrainingRequest) -> str:
     return name
 
 
-def _textures(directory: Path | None) -> tuple[Textures, str]:
-    if directory is None:
-        return ProceduralTextures(), "procedural"
-    textures = FolderTextures(directory)
-    return textures, fingerprint(textures.paths)
+def _identity(textures: Textures) -> str:
+    return fingerprint(textures.paths) if isinstance(textures, FolderTextures) else "procedural"
 
 
 def _may_be_aligned(request: TrainingRequest) -> bool:
@@ -127,7 +125,7 @@ def _may_be_aligned(request: TrainingRequest) -> bool:
 def _kind(wished: Literal["auto", "object", "texture"], images: Tensor) -> tuple[Kind, str]:
     if wished != "auto":
         return wished, "as asked"
-    decision = decide_kind([image.permute(1, 2, 0).numpy() for image in images])
+    decision = kind_of(images)
     return decision.kind, decision.reason
 
 
