@@ -46,7 +46,7 @@ def test_the_four_heatmaps(dense_client: TestClient, bad: Picture) -> None:
     assert x <= columns_hit.min() <= columns_hit.max() < x + width
     assert y <= rows_hit.min() <= rows_hit.max() < y + height
     original = np.asarray(Image.open(io.BytesIO(bad(1))))
-    np.testing.assert_array_equal(opened["overlay"][:20, :20], original[:20, :20])  # calm where the part is good
+    np.testing.assert_array_equal(opened["overlay"][:20, :104], original[:20, :104])  # calm where the part is good
     raw = np.load(io.BytesIO(drawn["raw"].content), allow_pickle=False)
     assert drawn["raw"].headers["x-map-shape"] == "16,16"
     assert raw.shape == (16, 16)
