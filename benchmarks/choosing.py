@@ -16,16 +16,16 @@ import torch
 from models.alignment import AlignmentConfig
 from models.preprocess import Preprocess
 from models.weights import load_weights
-from training.alignments import alignments, label
+from training.alignments import ANY, alignments, label
 from training.choose import Candidate, ValidationSet, hold_out, make_validation_set
-from training.datasets import read_image, read_mask, test_samples, training_images
-from training.foreground import decide_kind
+from training.datasets import test_samples, training_images
 from training.loop import Devices
+from training.picture_files import read_image, read_mask
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import read_recipe
-from training.synthetic import Synthetic, make_tiles
-from training.textures import FolderTextures, ProceduralTextures
+from training.synthetic import Synthetic, kind_of, make_tiles
+from training.textures import open_textures
 from training.workshop import Workshop
 
 
@@ -60,7 +60,7 @@ def row(name: str, synthetic: Candidate, real: Candidate) -> str:
 def main() -> None:
     given = arguments()
     recipe = read_recipe(given.recipe)
-    textures = FolderTextures(given.textures) if given.textures else ProceduralTextures()
+    textures = open_textures(given.textures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workshop = Workshop(recipe, given.arch, True, Devices(), folder, Progress.silent())
@@ -71,7 +71,7 @@ def main() -> None:
         for align in [None, *_ways(workshop, pictures)]:
             preprocess = Preprocess(workshop.preprocess(align))
             images = pictures.read(preprocess)
-            kind = decide_kind([image.permute(1, 2, 0).numpy() for image in images]).kind
+            kind = kind_of(images).kind
             tiles = make_tiles(images, kind, folder=folder)
             section = recipe.validation
             good, held = hold_out(tiles, share=section.share, most=section.most, seed=recipe.seed)
@@ -85,7 +85,7 @@ def main() -> None:
 
 def _ways(workshop: Workshop, pictures: Pictures) -> list[AlignmentConfig]:
     """The recipe's alignments for these pictures."""
-    images = pictures.read(Preprocess(workshop.preprocess(AlignmentConfig(name="shift"))))
+    images = pictures.read(Preprocess(workshop.preprocess(ANY)))
     tiles = make_tiles(images, "texture", folder=workshop.folder)
     return alignments(tiles, workshop.recipe.alignment, square=pictures.square)
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.alignment import Pose
 from models.artifact import load
 from models.backbone import channels
 from models.calibration import Calibration
 from models.detector import build_scorer
 from models.locate_artifact import find_artifact
-from training.calibrate import assign_folds, good_scores
+from training.calibrate import good_scores
 from training.datasets import test_samples, training_images
 from training.features import extract
 from training.fit import Fitter
+from training.folds import assign_folds
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe
@@ -38,10 +38,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--category")
     parser.add_argument("--splits", type=int, default=20)
     return parser.parse_args()
-
-
-def subset(pose: Pose | None, some: np.ndarray) -> Pose | None:
-    return None if pose is None else Pose(pose.centre[some], pose.angle[some])
 
 
 @torch.inference_mode()
@@ -66,12 +62,13 @@ def main() -> None:
         for split in range(given.splits):
             order = np.random.default_rng([split, count]).permutation(count)
             held, known = np.sort(order[: count // 5]), np.sort(order[count // 5 :])
+            seen, unseen = (None if pose is None else pose.of(torch.from_numpy(some)) for some in (known, held))
             scorer = build_scorer(config.scorer, channels(config.arch), side)
             assigned = assign_folds(len(known), folds if isinstance(folds, int) else len(known), seed=split)
             distances = fitter.fit(scorer, features.subset(known), folds=assigned)
-            calibration = Calibration(good_scores(distances.out_of_sample, subset(pose, known), detector).images)
+            calibration = Calibration(good_scores(distances.out_of_sample, seen, detector).images)
             maps = torch.cat([scorer(levels) for levels in features.batches(indices=held)])
-            scores = good_scores(maps, subset(pose, held), detector).images
+            scores = good_scores(maps, unseen, detector).images
             for rate in RATES:
                 rejected[rate].append(float((scores > calibration.threshold(rate)).double().mean()))
             print(f"split {split}: " + ", ".join(f"{rate:g}: {shares[-1]:.3f}" for rate, shares in rejected.items()))

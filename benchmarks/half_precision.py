@@ -17,9 +17,10 @@ from models.artifact import load
 from models.compact_gaussian import CompactGaussian
 from models.locate_artifact import find_artifact
 from training import fit_gaussian
-from training.datasets import read_image, test_samples, training_images
+from training.datasets import test_samples, training_images
 from training.features import extract
 from training.metrics import image_auroc
+from training.picture_files import read_image
 from training.pictures import Pictures
 from training.progress import Progress
 

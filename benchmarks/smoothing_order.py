@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from models.artifact import load
 from models.smoothing import Smoothing
-from training.datasets import read_image, read_mask, test_samples
+from training.datasets import test_samples
 from training.metrics import image_auroc, pixel_auroc
+from training.picture_files import read_image, read_mask
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ class Pose(NamedTuple):
     centre: Tensor
     angle: Tensor
 
-    def of(self, some: slice) -> "Pose":
-        """The poses of some of the pictures."""
+    def of(self, some: slice | Tensor) -> "Pose":
+        """The poses of some of the pictures, a range of them or the ones at indices (m,) int64."""
         return Pose(self.centre[some], self.angle[some])
 
 

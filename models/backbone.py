@@ -17,6 +17,8 @@ Architecture = Literal["wide_resnet50_2", "resnet18", "resnet50", "mobilenet_v2"
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 Levels = tuple[Tensor, Tensor, Tensor]
+Grid = tuple[int, int]  # height, width
+Grids = tuple[Grid, Grid, Grid]  # the levels'
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def channels(arch: Architecture) -> tuple[int, int, int]:
     return _CUTS[arch].channels
 
 
-def grids(image_size: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def grids(image_size: int) -> Grids:
     """((h, w), (h/2, w/2), (h/4, w/4)) of the three levels for a square input."""
     first, second, third = ((image_size // s, image_size // s) for s in _STRIDES)
     return first, second, third

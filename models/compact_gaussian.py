@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError
 from models.pooling import pooled
 
@@ -75,12 +76,7 @@ class CompactGaussian(nn.Module):
     directions: Tensor
     corrections: Tensor
 
-    def __init__(
-        self,
-        config: CompactGaussianConfig,
-        channels: tuple[int, int, int],
-        grids: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-    ) -> None:
+    def __init__(self, config: CompactGaussianConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         if config.dimensions > sum(channels):
             raise ValueError(f"{sum(channels)} channels do not make {config.dimensions} dimensions")

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
+from models.neighbours import compare, squared_distances
 from models.pooling import pooled_with_zeros
 
 COORDINATES = 2  # CoordConv's row and column; its radius is left out, as CFA does
 _KERNEL = 3  # CFA's neighbourhood
 _BLOCK = 2**24  # distances at a time: 64 MB
-
-Grid = tuple[int, int]
 
 
 class CoupledConfig(BaseModel):
@@ -58,17 +58,12 @@ def patches(levels: Sequence[Tensor]) -> Tensor:
 def nearest(described: Tensor, bank: Tensor, count: int) -> Tensor:
     """Squared distances to the `count` nearest of the bank: (k, d'), (m, d') -> (k, count), ascending.
 
-    The nearest are found by products, whose difference loses the digits of a small distance, and their distances
-    are then taken exactly. Differentiable in `described`; which are the nearest is taken as given.
+    Differentiable in `described`; which are the nearest is taken as given.
     """
     with torch.no_grad():
-        # ‖x - c‖² = ‖x‖² - 2(x·c - ‖c‖²/2), and ‖x‖² is the same for every centroid. Both from the bank's mean, lest
-        # what they have in common drown their differences in rounding.
         origin = bank.mean(dim=0)
-        moved = bank - origin
-        closeness = torch.addmm(-moved.square().sum(dim=1) / 2, described - origin, moved.T)  # (k, m)
-        chosen = closeness.topk(count, dim=1).indices
-    return (described.unsqueeze(1) - bank[chosen]).square().sum(dim=2).sort(dim=1).values
+        chosen = compare(described - origin, bank - origin).topk(count, dim=1, largest=False).indices
+    return squared_distances(described, bank[chosen]).sort(dim=1).values
 
 
 class Coupled(nn.Module):
@@ -83,7 +78,7 @@ class Coupled(nn.Module):
     bias: Tensor
     bank: Tensor
 
-    def __init__(self, config: CoupledConfig, channels: tuple[int, int, int], grids: tuple[Grid, Grid, Grid]) -> None:
+    def __init__(self, config: CoupledConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         height, width = grids[0]
         if config.vectors > height * width:

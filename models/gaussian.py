@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError, RecipeError
 from models.mfcsam import concatenate
 
@@ -115,12 +116,7 @@ class DenseGaussian(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(
-        self,
-        config: DenseGaussianConfig,
-        channels: tuple[int, int, int],
-        grids: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-    ) -> None:
+    def __init__(self, config: DenseGaussianConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         if config.channels > sum(channels):
             raise ValueError(f"{config.channels} channels cannot be selected out of {sum(channels)}")

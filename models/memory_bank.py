@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
+from models.backbone import Grids
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
+from models.neighbours import compare, squared_distances
 from models.pooling import pooled_with_zeros
 
 Level = Literal[1, 2, 3]
@@ -58,10 +60,8 @@ class Match(NamedTuple):
 def nearest(patches: Tensor, bank: Tensor, *, without: slice = _NOTHING) -> Match:
     """The vector of the bank (m, d) nearest to each patch (q, d), by Euclidean distance, less those of `without`.
 
-    Vectors are compared by ‖v‖²/2 - y·v, which orders them as ‖y - v‖ does and is one matrix product, both less
-    what vectors have in common, lest it drown their differences in rounding. The distance to the one found is then
-    computed from their difference, so that it cannot be negative or NaN. Memory: one block of comparisons and
-    two copies of the patches, whatever m is. Infinity where `without` leaves no vector.
+    The distance to the one found is computed from their difference, so that it cannot be negative or NaN. Memory: one
+    block of comparisons and two copies of the patches, whatever m is. Infinity where `without` leaves no vector.
     """
     origin = _origin(bank)
     moved = patches - origin
@@ -70,7 +70,7 @@ def nearest(patches: Tensor, bank: Tensor, *, without: slice = _NOTHING) -> Matc
     for start, vectors in _blocks(bank, origin):
         for first in range(0, len(patches), _BLOCK_PATCHES):
             rows = slice(first, first + _BLOCK_PATCHES)
-            value, place = _compare(moved[rows], vectors, _shift(without, start)).min(dim=1)
+            value, place = _compare_without(moved[rows], vectors, _shift(without, start)).min(dim=1)
             closer = value < lowest[rows]
             lowest[rows] = torch.where(closer, value, lowest[rows])
             index[rows] = torch.where(closer, place + start, index[rows])
@@ -87,11 +87,11 @@ def reweighting(patches: Tensor, match: Match, bank: Tensor, *, neighbours: int,
     origin = _origin(bank)
     anchors = bank[match.vector].float() - origin
     compared = torch.cat(
-        [_compare(anchors, vectors, _shift(without, start)) for start, vectors in _blocks(bank, origin)], dim=1
+        [_compare_without(anchors, vectors, _shift(without, start)) for start, vectors in _blocks(bank, origin)], dim=1
     )  # (q, m)
     compared.scatter_(1, match.vector[:, None], -torch.inf)  # v comes first, even if the bank holds it twice
     values, places = compared.topk(min(neighbours, compared.shape[1]), dim=1, largest=False)
-    distances = (patches[:, None] - bank[places].float()).square().sum(dim=2).sqrt()  # (q, k)
+    distances = squared_distances(patches, bank[places].float()).sqrt()  # (q, k)
     distances[:, 0] = match.distance
     distances.masked_fill_(values == torch.inf, -torch.inf)  # those of `without` weigh nothing
     share = F.softmax(distances, dim=1)[:, 0]
@@ -129,9 +129,9 @@ def _shift(without: slice, start: int) -> slice:
     return slice(max(without.start - start, 0), max(without.stop - start, 0))
 
 
-def _compare(patches: Tensor, vectors: Tensor, without: slice) -> Tensor:
-    """‖v‖²/2 - y·v for patches (q, d) and vectors (m, d), infinite in the columns of `without`: (q, m)."""
-    compared = torch.addmm(vectors.square().sum(dim=1) / 2, patches, vectors.T, alpha=-1)
+def _compare_without(patches: Tensor, vectors: Tensor, without: slice) -> Tensor:
+    """As `compare`, but infinite in the columns of `without`: (q, m)."""
+    compared = compare(patches, vectors)
     compared[:, without] = torch.inf
     return compared
 
@@ -145,9 +145,7 @@ class MemoryBank(nn.Module):
 
     vectors: Tensor
 
-    def __init__(
-        self, config: MemoryBankConfig, channels: tuple[int, int, int], grids: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, config: MemoryBankConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
         self.config = config
         self.dimensions = sum(channels[level - 1] for level in config.levels)

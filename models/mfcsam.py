@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Levels
+from models.backbone import Grids, Levels
 
 _FREQUENCIES = 16  # as many as FcaNet found best
 _REDUCTION = 16
@@ -138,11 +138,7 @@ class Fusion(nn.Module):
     callers pass what the backbone says, though nothing is built for it.
     """
 
-    def __init__(
-        self,
-        channels: tuple[int, int, int],
-        sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-    ) -> None:
+    def __init__(self, channels: tuple[int, int, int], sizes: Grids) -> None:
         super().__init__()
         self.direct1 = nn.Conv2d(channels[0], channels[0], 1)
         self.mfcsam1 = MFCSAM(channels[0], sizes[0])
@@ -161,11 +157,7 @@ class ResidualFusion(nn.Module):
     is, which spares the attention over its many positions. docs/log.md has what other forms were worth.
     """
 
-    def __init__(
-        self,
-        channels: tuple[int, int, int],
-        sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
-    ) -> None:
+    def __init__(self, channels: tuple[int, int, int], sizes: Grids) -> None:
         super().__init__()
         self.mfcsam3 = MFCSAM(channels[2], sizes[2])
         self.gain3 = nn.Parameter(torch.full((channels[2], 1, 1), -1.0))

@@ -4,6 +4,8 @@ The scale makes the longest of the good parts fit, and no part is enlarged more 
 but for the stretch: how much more a long part may be enlarged across than along, to fill the square.
 """
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,8 @@ from torch import Tensor
 from models.alignment import LARGEST_SCALE, OVERSAMPLING, Alignment, AlignmentConfig, moments, part_mask
 from training.recipe import AlignmentSection
 from training.synthetic import Tiles
+
+ANY: Final = AlignmentConfig(name="shift")  # pictures are taken alike for all of them: for whichever it will be
 
 _FILL = 0.95  # of the frame, by the longest part
 _SEEN = 0.95  # of the pictures must show a part

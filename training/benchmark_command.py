@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.backbone import ARCHITECTURES
-from models.device import Device, pick_device
+from models.device import pick_device
 from models.errors import JigSightError
 from training import options
 from training.benchmark.method import GROUPS, METHODS, chosen_methods
@@ -36,7 +36,7 @@ def benchmark(
     false_reject_rate: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected.")
     ] = 0.05,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")] = "auto",
+    device: options.AnyDevice = "auto",
     output: Annotated[Path, typer.Option(help="Folder for cells, tables and plot.")] = Path("benchmark"),
     peers: Annotated[bool, typer.Option("--peers", help="Measure anomalib's methods too.")] = False,
     peers_venv: Annotated[

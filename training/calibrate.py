@@ -6,9 +6,7 @@ low, since a Gaussian knows the images it was made of. `conformal` takes a quant
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.alignment import Pose
@@ -75,10 +73,3 @@ def threshold(
         f"{len(out_of_sample)} good images cannot vouch for a false-reject rate of {alpha:g}: the largest score is the "
         f"threshold, good for {calibration.attainable_alpha:.3f}. About {round(1 / alpha)} images would do"
     )
-
-
-def assign_folds(n: int, folds: int, *, seed: int) -> NDArray[np.int64]:
-    """Which of at most `folds` folds, of sizes that differ by one at most, each of `n` images belongs to."""
-    count = min(folds, n)
-    assigned = np.arange(n) % count
-    return np.random.default_rng([seed, n, count]).permutation(assigned)

@@ -81,9 +81,8 @@ def make_validation_set(source: Synthetic, *, defects: int) -> ValidationSet:
     return ValidationSet(torch.stack([tile for tile, _ in drawn]), np.stack([mask for _, mask in drawn]))
 
 
-def figures_of(maps: Tensor, data: ValidationSet) -> Figures:
-    """What maps (m, h, w), smooth and in the tiles' own frame, are worth."""
-    truth = data.truth((maps.shape[1], maps.shape[2]))
+def figures_of(maps: Tensor, truth: NDArray[np.bool_]) -> Figures:
+    """What maps (m, h, w), smooth and in the tiles' own frame, are worth; `truth` is the masks on their grid."""
     image = image_auroc(maps.flatten(1).amax(1).numpy(), np.asarray(truth.any(axis=(1, 2))))
     pixel = pixel_auroc(maps.numpy(), truth)
     assert image is not None, "a validation set has good and defective tiles"

@@ -1,22 +1,10 @@
 """`jigsight demo`: sample parts -> train -> serve -> POST images -> verdicts, all through the real interfaces.
 
-The server is a process of its own, started as a user would start it, and is spoken to over HTTP alone.
+It promises that all good parts pass and most defective ones fail, and says so where they do not.
 """
 
-import json
-import os
-import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +16,7 @@ from models.backbone import Architecture, build_backbone
 from models.errors import JigSightError, WeightsError
 from models.weights import IMAGENET, NONE, load_weights
 from training.datasets import TestSample, test_samples
+from training.demo_server import Server, serving
 from training.loop import Devices
 from training.pipeline import train_category
 from training.progress import Progress
@@ -36,16 +25,11 @@ from training.request import TrainingRequest, TrainingResult
 from training.samples import CATEGORIES, write_category
 
 _ARCH: Architecture = "resnet18"
-_PORT = 8000
 _TRAINED_ON = 150
 _SAMPLE_SEED = 3
 _MARKER = ".jigsight-demo"
-_START_SECONDS = 120.0
 _SHOWN_GOOD, _SHOWN_PER_DEFECT = 5, 2
 _CAUGHT = 0.8  # the share of defective parts that the demo promises to find
-
-# Verdicts are asked for on this machine, whatever proxy the environment names.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -73,10 +57,10 @@ def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
     # A texture has no jigsaw of its own: without ImageNet weights it borrows what the object's has learnt.
     borrowed = str(results[0].artifact) if start == NONE else start
     results += [_train(folder, name, borrowed, console) for name in textures]
-    with _server(folder, console) as (address, process):
+    with serving(folder, console) as server:
         console.rule("inspecting over HTTP")
         shown = [
-            _inspect(address, folder, result.category, sample)
+            _inspect(server, folder, result.category, sample)
             for result in results
             for sample in _samples(folder, result.category)
         ]
@@ -86,8 +70,10 @@ def run_demo(folder: Path, *, once: bool, console: Console) -> bool:
         console.print(_table(shown))
         kept = _promise_kept(shown, console)
         if not once:
-            console.print(f"The service stays up: try its API at {address}/docs. Ctrl-C ends it.", highlight=False)
-            _wait_for_interrupt(process)
+            console.print(
+                f"The service stays up: try its API at {server.address}/docs. Ctrl-C ends it.", highlight=False
+            )
+            server.wait()
     return kept
 
 
@@ -144,53 +130,6 @@ def _recipe(*, pretrained: bool) -> Recipe:
     return recipe.model_copy(update={"jigsaw": recipe.jigsaw.model_copy(update={"schedule": gentle})})
 
 
-@contextmanager
-def _server(folder: Path, console: Console) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`jigsight serve` in a process of its own, ready, and its address; its log is in the demo's folder."""
-    log = folder / "server.log"
-    command = [sys.executable, "-m", "jigsight", "serve", "--artifacts", str(folder / "artifacts")]
-    command += ["--data", str(folder / "service"), "--host", "127.0.0.1", "--port", str(_port()), "--device", "cpu"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the log is read while it is written
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
-    ):
-        try:
-            address = _wait_until_ready(process, log)
-            console.print(f"The service is up at {address}; its log is {log}.", markup=False, soft_wrap=True)
-            yield address, process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _port() -> int:
-    """The usual port if nobody has it, else any."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", _PORT))
-        except OSError:
-            return 0
-    return _PORT
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The address of this very server, from its own log: on a port that we guess another one may answer."""
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise JigSightError(f"The demo's server ended with status {process.returncode}; its log is {log}.")
-        if said := re.search(r"listens on (http://\S+)", log.read_text(encoding="utf-8", errors="replace")):
-            with suppress(urllib.error.URLError, OSError), _opener.open(f"{said[1]}/v2/health/ready", timeout=5):
-                return said[1]
-        time.sleep(0.2)
-    raise JigSightError(f"The demo's server was not ready after {_START_SECONDS:.0f} s; its log is {log}.")
-
-
 def _samples(folder: Path, category: str) -> list[TestSample]:
     """A few good test parts and a few with each kind of defect."""
     seen: Counter[str] = Counter()
@@ -202,22 +141,9 @@ def _samples(folder: Path, category: str) -> list[TestSample]:
     return picked
 
 
-def _inspect(address: str, folder: Path, category: str, sample: TestSample) -> Shown:
+def _inspect(server: Server, folder: Path, category: str, sample: TestSample) -> Shown:
     name = f"{category}-{sample.defect}-{sample.path.stem}"
-    query = urllib.parse.urlencode({"serial": name, "station": "demo"})
-    request = urllib.request.Request(
-        f"{address}/v1/categories/{category}/inspections?{query}",
-        data=sample.path.read_bytes(),
-        headers={"Content-Type": "image/png"},
-        method="POST",
-    )
-    try:
-        with _opener.open(request, timeout=60) as response:
-            inspection = json.load(response)
-        with _opener.open(f"{address}/v1/inspections/{inspection['id']}/heatmap?style=overlay", timeout=60) as response:
-            picture = response.read()
-    except urllib.error.HTTPError as error:
-        raise JigSightError(f"{sample.path} was not judged: {error.read().decode(errors='replace')}") from error
+    inspection, picture = server.inspect(category, sample.path, serial=name)
     heatmap = folder / "heatmaps" / f"{name}.png"
     heatmap.parent.mkdir(parents=True, exist_ok=True)
     heatmap.write_bytes(picture)
@@ -259,11 +185,3 @@ def _promise_kept(shown: list[Shown], console: Console) -> bool:
         "weights the detector is weak; please report this."
     )
     return False
-
-
-def _wait_for_interrupt(process: subprocess.Popen[bytes]) -> None:
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        return
-    raise JigSightError(f"The demo's server has ended by itself, with status {status}. Its log says why.")

@@ -22,8 +22,9 @@ from models.preprocess import Preprocess, PreprocessConfig, locate
 from models.verdict import Judgement
 from training.arrays import Mask
 from training.confidence import share_interval
-from training.datasets import GOOD, TestSample, fingerprint, read_image, read_mask
+from training.datasets import GOOD, TestSample
 from training.metrics import aupro, image_auroc, pixel_auroc
+from training.picture_files import fingerprint, read_image, read_mask
 
 _READERS = 4  # threads that decode the pictures of a batch
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from models.artifact import Artifact, load
-from models.device import Device, pick_device
+from models.device import pick_device
 from models.locate_artifact import find_artifact
 from training import options
 from training.datasets import test_samples
@@ -19,15 +19,13 @@ from training.report import write_report
 
 
 def evaluate_command(
-    artifact: Annotated[
-        Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
-    ],
+    artifact: options.Artifact,
     data: options.Data,
     category: Annotated[str | None, typer.Option(help="Default: the artifact's own category.")] = None,
     false_reject_rate: Annotated[
         float | None, typer.Option(min=0.0001, max=0.5, help="Judge at this rate instead of the artifact's own.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")] = "auto",
+    device: options.AnyDevice = "auto",
     report: Annotated[
         Path | None, typer.Option(help="Folder for a report: index.html, histogram, ROC, heatmaps of the worst errors.")
     ] = None,

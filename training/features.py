@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.alignment import Pose
-from models.backbone import Levels
+from models.backbone import Grids, Levels
 from models.detector import Detector
+from training.arrays import Indices
 from training.progress import Progress
 from training.scratch import scratch
-
-Grids = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,18 @@ class Features:
     """Three arrays (h_l, w_l, n, c_l) float32, mapped to files, and the pictures among them that count."""
 
     arrays: tuple[NDArray[np.float32], ...]
-    chosen: NDArray[np.int64] | None = None
+    chosen: Indices | None = None
 
     @property
     def count(self) -> int:
         """How many pictures."""
         return int(self.arrays[0].shape[2]) if self.chosen is None else len(self.chosen)
 
-    def subset(self, indices: NDArray[np.int64]) -> "Features":
+    def subset(self, indices: Indices) -> "Features":
         """Some of the pictures, in that order; the arrays are the same."""
         return replace(self, chosen=self.places(indices))
 
-    def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def places(self, indices: Indices) -> Indices:
         """Where the pictures at `indices` lie in the arrays."""
         return indices if self.chosen is None else self.chosen[indices]
 
@@ -54,7 +53,7 @@ class Features:
         first, second, third = ((int(array.shape[0]), int(array.shape[1])) for array in self.arrays)
         return first, second, third
 
-    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Levels:
+    def batch(self, indices: Sequence[int] | Indices) -> Levels:
         """The levels of some pictures, (m, c_l, h_l, w_l) float32 each."""
         wanted = self.places(np.asarray(indices))
         first, second, third = (
@@ -62,7 +61,7 @@ class Features:
         )
         return first, second, third
 
-    def batches(self, size: int = 16, indices: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Levels]:
+    def batches(self, size: int = 16, indices: Sequence[int] | Indices | None = None) -> Iterator[Levels]:
         """The levels of all pictures, or of those at `indices`, `size` at a time."""
         wanted = np.arange(self.count) if indices is None else np.asarray(indices)
         for start in range(0, len(wanted), size):

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbone import Architecture, channels, grids
@@ -18,6 +16,7 @@ from models.coupled import Coupled
 from models.detector import Scorer, ScorerConfig, build_scorer
 from models.gaussian import DenseGaussian, DenseGaussianConfig
 from models.memory_bank import MemoryBank
+from training.arrays import Indices
 from training.distances import Distances
 from training.features import Features
 from training.fit_coupled import CoupledSection, fit_coupled
@@ -27,13 +26,11 @@ from training.fit_memory_bank import MemoryBankSection, fit_memory_bank
 from training.progress import Progress
 from training.recipe import ScorerSection
 
-Images = NDArray[np.int64]
-
 
 class _Places(TypedDict):
     """What every fit takes."""
 
-    folds: Images | None
+    folds: Indices | None
     device: torch.device
     progress: Progress
 
@@ -57,7 +54,7 @@ class Fitter:
         """How many settings of the scorer there are to choose from."""
         return len(self._configs(images=2))
 
-    def fit(self, scorer: Scorer, features: Features, *, folds: Images | None) -> Distances:
+    def fit(self, scorer: Scorer, features: Features, *, folds: Indices | None) -> Distances:
         """Fill the scorer's buffers; distances if `folds` (n,) says how to come by unseen pictures, else none."""
         section, places = self.section, _Places(folds=folds, device=self.device, progress=self.progress)
         match scorer, section:
@@ -71,7 +68,7 @@ class Fitter:
                 return fit_coupled(scorer, features, section, seed=self.seed, **places)
         raise TypeError(f"a {type(scorer).__name__} is not what the section '{section.name}' describes")
 
-    def trials(self, features: Features, *, known: Images, asked: Images) -> Iterator[tuple[ScorerConfig, Tensor]]:
+    def trials(self, features: Features, *, known: Indices, asked: Indices) -> Iterator[tuple[ScorerConfig, Tensor]]:
         """For every setting, the raw maps (m, h, w) of the pictures at `asked` under a fit to those at `known`."""
         if isinstance(self.section, GaussianSection):
             yield from self._scanned(features, known=known, asked=asked)
@@ -87,7 +84,7 @@ class Fitter:
             ]
         yield config, torch.cat(maps)
 
-    def _scanned(self, features: Features, *, known: Images, asked: Images) -> Iterator[tuple[ScorerConfig, Tensor]]:
+    def _scanned(self, features: Features, *, known: Indices, asked: Indices) -> Iterator[tuple[ScorerConfig, Tensor]]:
         section = self.section
         assert isinstance(section, GaussianSection), "the others have no settings to scan"
         configs = [config for config in self._configs(len(known)) if isinstance(config, CompactGaussianConfig)]

@@ -14,15 +14,17 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from models.backbone import Grids
 from models.coupled import Coupled, CoupledConfig, nearest, patches
 from models.errors import RecipeError
+from training.arrays import Indices
 from training.distances import Distances
 from training.features import Features
 from training.fields import Count, Section
+from training.folds import merged
 from training.progress import Progress, Step
 
 # As published.
@@ -57,7 +59,7 @@ class CoupledSection(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     radius: Literal["fixed", "learned"] = "fixed"
 
-    def config(self, channels: Sequence[int], grids: Sequence[tuple[int, int]]) -> CoupledConfig:
+    def config(self, channels: Sequence[int], grids: Grids) -> CoupledConfig:
         """The scorer for levels of these `channels` and `grids` (height, width)."""
         height, width = grids[0]
         dimensions, vectors = min(self.dimensions, sum(channels)), min(self.vectors, height * width)
@@ -70,17 +72,17 @@ def fit_coupled(
     section: CoupledSection,
     *,
     seed: int,
-    folds: NDArray[np.int64] | None,
+    folds: Indices | None,
     device: torch.device,
     progress: Progress,
 ) -> Distances:
     """Fill the scorer's buffers from `features`, and give the raw maps (n, h, w) of all images if there are `folds`.
 
-    `folds` (n,) are merged to five at most (fold modulo 5); each image's out-of-sample map comes from a scorer that
+    `folds` (n,) are merged to five at most; each image's out-of-sample map comes from a scorer that
     was fitted on the other folds, as the scorer itself was on all. Raises RecipeError where the loss is not finite, or
     the recipe's sizes do not fit.
     """
-    groups = np.zeros(features.count, np.int64) if folds is None else _merged(folds, progress)
+    groups = np.zeros(features.count, np.int64) if folds is None else _groups(folds, progress)
     sums = {group: _level_sums(features, np.flatnonzero(groups == group)) for group in np.unique(groups).tolist()}
     # The group that each fit leaves out; -1 is none of them, and that fit is the scorer itself.
     left_out = [-1] if folds is None else [-1, *sums]
@@ -130,20 +132,19 @@ def cluster(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return centres
 
 
-def _merged(folds: NDArray[np.int64], progress: Progress) -> NDArray[np.int64]:
-    groups, count = folds, len(np.unique(folds))
+def _groups(folds: Indices, progress: Progress) -> Indices:
+    groups, count = merged(folds, _FOLDS), len(np.unique(folds))
     if count > _FOLDS:
-        groups = folds % _FOLDS
         progress.say(f"{count} folds are merged to {_FOLDS}: each is a descriptor to train.")
-    if groups.min() == groups.max():
+    if count == 1:
         raise RecipeError(
-            f"All {len(folds)} images are in fold {groups[0]}: two folds at least are needed to score good images out "
+            f"All {len(folds)} images are in fold {folds[0]}: two folds at least are needed to score good images out "
             "of sample. Raise calibration.folds."
         )
     return groups
 
 
-def _level_sums(features: Features, images: NDArray[np.int64]) -> list[Tensor]:
+def _level_sums(features: Features, images: Indices) -> list[Tensor]:
     """Each level (c_i, h_i, w_i) summed over some images, float64."""
     sums: list[Tensor] = []
     for levels in features.batches(indices=images.tolist()):
@@ -178,7 +179,7 @@ def _initialise(scorer: Coupled, means: Sequence[Tensor], generator: torch.Gener
 
 def _draw(
     features: Features,
-    images: NDArray[np.int64],
+    images: Indices,
     section: CoupledSection,
     generator: torch.Generator,
     *,
@@ -227,9 +228,7 @@ def _train(scorer: Coupled, samples: Iterator[Tensor], section: CoupledSection, 
 
 
 @torch.inference_mode()
-def _distances(
-    fitted: dict[int, Coupled], features: Features, groups: NDArray[np.int64], progress: Progress
-) -> Distances:
+def _distances(fitted: dict[int, Coupled], features: Features, groups: Indices, progress: Progress) -> Distances:
     """Maps of all images under the scorer fitted on all of them, and under the one that left their group out."""
     scorer = fitted[-1]
     within, without = (torch.empty(features.count, *scorer.grid) for _ in range(2))

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.gaussian import DenseGaussian, covariance_factor, pack_lower, select_channels
+from training.arrays import Indices
 from training.distances import Distances
 from training.features import Features
 from training.fields import Count, Positive, Section
@@ -36,7 +36,7 @@ def fit_dense(
     *,
     epsilon: float,
     seed: int,
-    folds: NDArray[np.int64] | None,
+    folds: Indices | None,
     device: torch.device,
     progress: Progress,
 ) -> Distances:
@@ -75,7 +75,7 @@ def fit_dense(
     return Distances(within.view(n, height, width), outside.view(n, height, width))
 
 
-def _unseen(y: Tensor, gram: Tensor, distances: Tensor, folds: NDArray[np.int64], epsilon: float) -> Tensor:
+def _unseen(y: Tensor, gram: Tensor, distances: Tensor, folds: Indices, epsilon: float) -> Tensor:
     """Distances (n, p) of each picture under the Gaussian of the other folds."""
     n = y.shape[1]
     if len(np.unique(folds)) == n:

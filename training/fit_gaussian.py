@@ -1,13 +1,12 @@
 """Fits the compact Gaussian: shared whitening, then each position's leading directions (seed, step 5.2).
 
-Two walks over blocks of positions, each block with all pictures: one sums up the average covariance, the other
-whitens and decomposes. Nothing but a block is in memory. The second walk also scores pictures that a fit has not
-seen, for as many values of shrinkage and rank as are asked for: these share one decomposition.
+Two walks over blocks of positions, each block with all pictures: one sums up the average covariance
+(`training.whitening`), the other whitens and decomposes. Nothing but a block is in memory. The second walk also scores
+pictures that a fit has not seen, for as many values of shrinkage and rank as are asked for: these share one
+decomposition.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,21 +16,21 @@ from pydantic import Field
 from torch import Tensor
 
 from models.compact_gaussian import CompactGaussian, Pooling, residual
-from models.errors import DatasetError, RecipeError
+from models.errors import DatasetError
 from models.pooling import pooled
+from training.arrays import Indices
 from training.distances import Distances
 from training.eigenpairs import leading
 from training.features import Features
 from training.fields import Count, OneOrMore, Positive, Section
+from training.folds import merged
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
+from training.whitening import moments_of, whitening_of
 
 _SHORT = 0.01  # a squared length: corrected are those above
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
-_PARTS = 16  # of the sum over positions, so that it does not depend on the number of threads
-
-Images = NDArray[np.int64]
 
 
 class GaussianSection(Section):
@@ -48,80 +47,7 @@ class GaussianSection(Section):
     epsilon: Positive = 0.01
 
 
-@dataclass(frozen=True)
-class Moments:
-    """What whitenings are made of: the scatter of each group of pictures and its sums over them, in one walk.
-
-    Both are of y less the mean of all. `scatters` (g, d, d) float64 are summed over positions, `sums` are (g, P, d).
-    """
-
-    counts: tuple[int, ...]
-    scatters: Tensor
-    sums: Tensor
-
-    def covariance(self, groups: Sequence[int]) -> Tensor:
-        """The covariance of the pictures in `groups` about their own means, averaged over positions; (d, d) float64."""
-        chosen = list(groups)
-        count = sum(self.counts[group] for group in chosen)
-        together = self.sums[chosen].sum(0).double()  # (P, d)
-        scatter = self.scatters[chosen].sum(0) - together.T @ together / count
-        return scatter / (max(count - 1, 1) * len(together))
-
-
-@torch.inference_mode()
-def moments_of(joining: Joining, groups: Sequence[Images], *, device: torch.device, progress: Progress) -> Moments:
-    """The moments of groups of pictures, about the mean of them all."""
-    d, (height, width) = sum(joining.features.channels), joining.features.grids[0]
-    everyone = np.concatenate(list(groups))
-    bounds = np.cumsum([0, *(len(group) for group in groups)])
-    sums = torch.empty(len(groups), height * width, d)
-    blocks = list(joining.blocks(len(everyone)))
-    parts = [blocks[part::_PARTS] for part in range(min(_PARTS, len(blocks)))]
-
-    def scatter(part: list[Block]) -> Tensor:
-        total = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
-        for block in part:
-            y = joining.embed(block, everyone, device)  # (p, n, d)
-            y -= y.mean(1, keepdim=True)
-            for group, (start, stop) in enumerate(pairwise(bounds)):
-                mine = y[:, start:stop]
-                flat = mine.flatten(0, 1)
-                total[group] += (flat.T @ flat).double()
-                sums[group, block.positions] = mine.sum(1).cpu()
-        return total
-
-    scatters = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
-    with progress.step("covariance", len(parts)) as step:
-        for scattered in in_parallel(scatter, parts, device=device):
-            scatters += scattered
-            step.advance()
-    return Moments(tuple(len(group) for group in groups), scatters.cpu(), sums)
-
-
-def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
-    """W (d, k) float32 of (S̄ + εI), S̄ (d, d) float64 being the average covariance, k `dimensions` of its directions.
-
-    Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
-    (docs/log.md), but in a direction that hardly exists, ε is all there is.
-    """
-    d = len(covariance)
-    regular = covariance + epsilon * torch.eye(d, dtype=covariance.dtype)
-    if not regular.isfinite().all():  # which eigh answers with an error of its own
-        raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
-    # In a thread of its own, so that the result does not depend on how many there are.
-    values, vectors = next(in_parallel(torch.linalg.eigh, [regular], device=torch.device("cpu")))
-    if not (values > 0).all():
-        raise RecipeError(
-            f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
-            f"{float(values.min()):.3g}). Raise scorer.epsilon."
-        )
-    faint = int((values < 2 * epsilon).sum())
-    order = [*range(faint, d), *range(faint - 1, -1, -1)][:dimensions]
-    kept: Tensor = (vectors * values.rsqrt())[:, order]
-    return kept.float()
-
-
-def _mean(array: NDArray[np.float32], images: Images) -> Tensor:
+def _mean(array: NDArray[np.float32], images: Indices) -> Tensor:
     """The mean of a level over pictures, (c, h, w); a row at a time."""
     rows = [row[:, images].mean(1, dtype=np.float64) for row in array]  # h times (w, c)
     return torch.from_numpy(np.stack(rows)).permute(2, 0, 1).float()
@@ -146,7 +72,7 @@ def fit_gaussian(
     features: Features,
     *,
     epsilon: float,
-    folds: Images | None,
+    folds: Indices | None,
     device: torch.device,
     progress: Progress,
 ) -> Distances:
@@ -158,8 +84,8 @@ def fit_gaussian(
     """
     config, count, (height, width) = scorer.config, features.count, scorer.grid
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
-    merged = np.zeros(count, np.int64) if folds is None else np.unique(folds, return_inverse=True)[1] % _MOST_FOLDS
-    groups = [np.flatnonzero(merged == fold) for fold in np.unique(merged)]
+    assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
+    groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
     moments = moments_of(joining, groups, device=device, progress=progress)
 
     def whitening(known: list[int]) -> Tensor:
@@ -199,8 +125,8 @@ def fit_gaussian(
 def scan(
     features: Features,
     *,
-    known: Images,
-    asked: Images,
+    known: Indices,
+    asked: Indices,
     pooling: int,
     settings: Sequence[tuple[float, int]],
     epsilon: float,
@@ -235,7 +161,7 @@ def scan(
     return maps.view(len(settings), len(asked), height, width)
 
 
-def _held_out(y: Tensor, held: Images, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
+def _held_out(y: Tensor, held: Indices, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
     """Distances (p, m) of the held-out ones among y (p, n, d) under the Gaussian of the others."""
     others = np.setdiff1d(np.arange(y.shape[1]), held)
     known = y[:, others]
@@ -244,7 +170,7 @@ def _held_out(y: Tensor, held: Images, whitening: Tensor, *, rank: int, shrinkag
     return residual((y[:, held] - mean) @ whitening, directions, corrections, shrinkage=shrinkage)
 
 
-def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Images) -> None:
+def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Indices) -> None:
     places = features.places(images)
     means = pooled([_mean(array, places).unsqueeze(0) for array in features.arrays], scorer.config.pooling)
     for buffer, mean in zip(scorer.means, means, strict=True):

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from numpy import int64
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from models.backbone import Grids
 from models.errors import RecipeError
 from models.memory_bank import Level, Match, MemoryBank, MemoryBankConfig, ascending, nearest, reweighted
+from training.arrays import Indices
 from training.coreset import k_center
 from training.distances import Distances
 from training.features import Features
@@ -48,7 +48,7 @@ class MemoryBankSection(Section):
     def _levels_ascend(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
         return ascending(levels)
 
-    def config(self, images: int, grids: tuple[tuple[int, int], ...]) -> MemoryBankConfig:
+    def config(self, images: int, grids: Grids) -> MemoryBankConfig:
         """The scorer for that many images whose three levels have these grids."""
         height, width = grids[self.levels[0] - 1]
         wanted = round(self.share * images * height * width)
@@ -63,7 +63,7 @@ def fit_memory_bank(
     section: MemoryBankSection,
     *,
     seed: int,
-    folds: NDArray[int64] | None,
+    folds: Indices | None,
     device: torch.device,
     progress: Progress,
 ) -> Distances:

@@ -7,13 +7,12 @@ each is a pair of small matrices, one for rows and one for columns, made by runn
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.pooling import pooled
+from training.arrays import Indices
 from training.features import Features
 
 _BLOCK_BYTES = 16 * 2**20  # of float32 features (positions, n, d) at a time; several such arrays exist at once
@@ -50,7 +49,7 @@ class Joining:
                 stop = min(start + step, width)
                 yield Block(row, slice(start, stop), slice(row * width + start, row * width + stop))
 
-    def embed(self, block: Block, images: NDArray[np.int64], device: torch.device) -> Tensor:
+    def embed(self, block: Block, images: Indices, device: torch.device) -> Tensor:
         """Y of the pictures at `images`, (positions, m, d) float32 on `device`."""
         images = self.features.places(images)
         parts = []

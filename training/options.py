@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from models.device import Device
+
 Kind = Literal["auto", "object", "texture"]
 
 Data = Annotated[
@@ -14,6 +16,10 @@ Data = Annotated[
 Category = Annotated[
     str | None, typer.Option(help="Which category of DIR; for a plain folder of pictures, what to call it.")
 ]
+Artifact = Annotated[
+    Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
+]
+AnyDevice = Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")]
 Textures = Annotated[
     Path | None, typer.Option(help="Folder of texture pictures for synthetic defects. Default: generated ones.")
 ]

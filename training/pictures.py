@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.errors import DatasetError
 from models.preprocess import Preprocess
-from training.datasets import check_depth, read_image
+from training.picture_files import check_depth, read_image
 from training.progress import Progress
 from training.scratch import scratch
 

@@ -1,49 +1,31 @@
 """A whole training run: from a folder of good pictures to an artifact (seed, steps 1 to 6).
 
 read -> kind -> [alignment] -> [jigsaw] -> [fusion] -> scorer -> threshold -> artifact. The stages in brackets stay,
-go or are chosen, as the recipe says. Nothing but the good training pictures is ever opened.
+go or are chosen, as the recipe says.
 """
 
-import hashlib
-import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.alignment import AlignmentConfig
-from models.artifact import load, save
-from models.errors import DatasetError
-from models.manifest import (
-    CATEGORY_PATTERN,
-    Choice,
-    DatasetRecord,
-    Kind,
-    Manifest,
-    WeightsRecord,
-)
+from models.detector import DetectorConfig
+from models.manifest import Choice, Manifest, ThresholdRecord
 from models.preprocess import Preprocess
-from models.weights import NONE, load_weights
-from training.alignments import inspected_share, unaligned
-from training.batch_norm import estimate_batch_norm
+from models.weights import NONE
+from training.alignments import inspected_share
 from training.choose import Figures
-from training.datasets import fingerprint, read_ignore_mask, training_images
-from training.foreground import decide_kind
-from training.pictures import Pictures
+from training.materials import Materials, gather
+from training.outcome import conclude
 from training.progress import Progress
+from training.recipe import Recipe
 from training.request import TrainingRequest, TrainingResult
-from training.stages import choose_alignment, run_stages
+from training.stages import Stages, choose_alignment, run_stages
 from training.synthetic import Tiles, make_tiles
-from training.textures import FolderTextures, ProceduralTextures, Textures
 from training.working_folder import SCRATCH, alone_in, packages, working_folder
 from training.workshop import Workshop
 
-_BATCH = 32
 _MUCH, _LITTLE = 0.5, 0.02  # shares of a picture that are worth a word if they are not inspected
 
 
@@ -53,104 +35,65 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     A run that was killed and is started again with the same arguments goes on where it was, and ends in the
     same bytes. Raises DatasetError, RecipeError or WeightsError with what to do.
     """
-    category = _category_name(request)
-    paths = training_images(request.data, request.category)
-    backbone = _new_workshop(request, Path(), progress).new_backbone()
-    weights = WeightsRecord(
-        source=Path(request.weights).name, sha256=load_weights(backbone, request.arch, request.weights)
+    workshop = Workshop(
+        recipe=request.recipe,
+        arch=request.arch,
+        pretrained=request.weights != NONE,
+        devices=request.devices,
+        folder=request.artifacts / SCRATCH,
+        progress=progress,
     )
-    textures, textures_id = _textures(request.textures)
-    pictures = Pictures(paths, request.artifacts / SCRATCH, progress)
-    ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
-    wide = _takes_wide(request)
-    images = pictures.read(_preprocess(request, wide=wide))
-    if ignored is not None and pictures.odd_shapes:
-        raise DatasetError(f"An ignore mask fits pictures of one shape, and {pictures.odd_shapes}.")
-    kind, kind_reason = _kind(request.kind, images)
-    progress.say(f"{category}: {len(images)} good images; {kind}, {kind_reason}")
-    if ignored is not None:
-        progress.say(f"ignored: {ignored.mean():.1%} of the picture")
-
-    dataset = DatasetRecord(images=len(images), fingerprint=fingerprint(paths))
-    ignored_id = None if ignored is None else hashlib.sha256(np.packbits(ignored).tobytes()).hexdigest()
-    inputs = (dataset.fingerprint, weights.sha256, textures_id, str(ignored_id))
-    folder = working_folder(request, category, kind, inputs)
-    workshop = replace(_new_workshop(request, folder, progress), ignored=ignored)
-    if request.weights == NONE:
-        estimate_batch_norm(backbone, _as_seen(images, wide=wide), request.recipe.preprocess)
+    materials = gather(request, workshop)
+    folder = working_folder(request, materials.category, materials.kind, materials.identities)
+    workshop = replace(workshop, folder=folder, ignored=materials.ignored)
     with alone_in(folder):
-        align, alignment = None, _not_aligned(request)
-        if wide:
-            tiles = _tiles(images, kind, workshop, ignored, wide=True)
-            align, alignment = choose_alignment(
-                workshop, backbone, tiles, kind=kind, square=pictures.square, textures=textures
-            )
-            progress.say(f"alignment: {alignment.reason}")
-        if wide and align is None:
-            images = pictures.read(_preprocess(request, wide=False))
-        tiles = _tiles(images, kind, workshop, ignored, wide=align is not None)
-        stages = run_stages(workshop, backbone, tiles, align=align, kind=kind, textures=textures)
+        framing = _framing(workshop, materials, request)
+        tiles, align = framing.tiles, framing.align
+        stages = run_stages(
+            workshop, materials.backbone, tiles, align=align, kind=materials.kind, textures=materials.textures
+        )
         fused = stages.fusion is not None
         config = workshop.config(align=align, fused=fused, scorer=stages.scorer, smoothing=stages.smoothing)
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
         record, scores, warning = workshop.complete(detector, tiles)
-    manifest = Manifest(
-        category=category,
-        kind=kind,
-        kind_reason=kind_reason,
-        detector=config,
-        weights=weights,
-        threshold=record,
-        choices=(alignment, *stages.choices),
-        validation=_validation(stages.figures),
-        dataset=dataset,
-        textures=textures_id,
-        ignored=ignored_id,
-        recipe=request.recipe.model_dump(mode="json"),
-        packages=packages(),
+    manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
+    warnings = (warning, materials.pictures.odd_shapes, *_not_looked_at(workshop, framing))
+    return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The alignment of a category, or none, why, and the good tiles as it takes them."""
+
+    align: AlignmentConfig | None
+    choice: Choice
+    tiles: Tiles
+
+
+def _framing(workshop: Workshop, materials: Materials, request: TrainingRequest) -> Framing:
+    tiles = _tiles(workshop, materials, materials.images, materials.taken)
+    if materials.taken.config.align is None:
+        return Framing(None, _not_aligned(request), tiles)
+    pictures = materials.pictures
+    align, choice = choose_alignment(
+        workshop,
+        materials.backbone,
+        tiles,
+        kind=materials.kind,
+        square=pictures.square,
+        textures=materials.textures,
     )
-    path = save(detector, manifest, scores, folder=request.artifacts)
-    artifact = load(path)  # what was written is what will be served: prove it can be read
-    shutil.rmtree(folder)
-    return TrainingResult(
-        artifact=path,
-        category=category,
-        version=artifact.version,
-        kind=kind,
-        threshold=record,
-        choices=manifest.choices,
-        validation=manifest.validation,
-        seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
-        warnings=tuple(
-            text for text in (warning, pictures.odd_shapes, *_not_looked_at(workshop, tiles, align)) if text
-        ),
-    )
+    workshop.progress.say(f"alignment: {choice.reason}")
+    if align is None:
+        plain = Preprocess(workshop.preprocess(None))
+        tiles = _tiles(workshop, materials, pictures.read(plain), plain)
+    return Framing(align, choice, tiles)
 
 
-def _not_looked_at(workshop: Workshop, tiles: Tiles, align: AlignmentConfig | None) -> Iterator[str]:
-    """What a person should know of the parts of a picture that are not inspected."""
-    if workshop.ignored is not None and (share := float(workshop.ignored.mean())) > _MUCH:
-        yield f"the ignore mask covers {share:.0%} of the picture, and nothing there is inspected: is it inverted?"
-    if align is not None and (share := inspected_share(tiles, align, keep=workshop.keep)) < 1 - _LITTLE:
-        yield (
-            f"parts are aligned, and what lies beyond their frame, {1 - share:.0%} of a picture, is not inspected: "
-            "--align never keeps the whole picture"
-        )
-
-
-def _takes_wide(request: TrainingRequest) -> bool:
-    """Whether pictures are taken larger than the network sees them, to be aligned perhaps."""
-    return request.recipe.alignment.use != "never" and request.kind != "texture"
-
-
-def _preprocess(request: TrainingRequest, *, wide: bool) -> Preprocess:
-    align = AlignmentConfig(name="shift") if wide else None
-    return Preprocess(request.recipe.preprocess.model_copy(update={"align": align}))
-
-
-def _as_seen(images: Tensor, *, wide: bool) -> Iterator[Tensor]:
-    """Pictures as the network sees them unaligned, (b, 3, s, s) uint8 at a time."""
-    return (unaligned(batch) if wide else batch for batch in images.split(_BATCH))
+def _tiles(workshop: Workshop, materials: Materials, images: Tensor, taken: Preprocess) -> Tiles:
+    """Tiles of pictures that `taken` has resized; their foregrounds leave out what is ignored."""
+    area = None if materials.ignored is None else taken.resize_mask(materials.ignored).numpy()
+    return make_tiles(images, materials.kind, folder=workshop.folder, ignored=area)
 
 
 def _not_aligned(request: TrainingRequest) -> Choice:
@@ -160,47 +103,29 @@ def _not_aligned(request: TrainingRequest) -> Choice:
     return Choice(stage="alignment", kept=False, reason=reason)
 
 
-def _tiles(images: Tensor, kind: Kind, workshop: Workshop, ignored: NDArray[np.bool_] | None, *, wide: bool) -> Tiles:
-    """Tiles whose foregrounds leave out what is ignored."""
-    align = AlignmentConfig(name="shift") if wide else None
-    area = None
-    if ignored is not None:
-        area = Preprocess(workshop.preprocess(align)).resize_mask(ignored).numpy()
-    return make_tiles(images, kind, folder=workshop.folder, ignored=area)
-
-
-def _category_name(request: TrainingRequest) -> str:
-    name = request.category or request.data.resolve().name
-    if not re.fullmatch(CATEGORY_PATTERN, name):
-        raise DatasetError(
-            f"'{name}' cannot be a category's name: up to 64 letters, digits, '-' and '_'. "
-            "Give another with --category."
-        )
-    return name
-
-
-def _kind(wished: Literal["auto", "object", "texture"], images: Tensor) -> tuple[Kind, str]:
-    if wished != "auto":
-        return wished, "as asked"
-    decision = decide_kind([image.permute(1, 2, 0).numpy() for image in images])
-    return decision.kind, decision.reason
-
-
-def _textures(directory: Path | None) -> tuple[Textures, str]:
-    if directory is None:
-        return ProceduralTextures(), "procedural"
-    textures = FolderTextures(directory)
-    return textures, fingerprint(textures.paths)
-
-
-def _new_workshop(request: TrainingRequest, folder: Path, progress: Progress) -> Workshop:
-    return Workshop(
-        recipe=request.recipe,
-        arch=request.arch,
-        pretrained=request.weights != NONE,
-        devices=request.devices,
-        folder=folder,
-        progress=progress,
+def _manifest(
+    materials: Materials,
+    framing: Framing,
+    stages: Stages,
+    *,
+    config: DetectorConfig,
+    threshold: ThresholdRecord,
+    recipe: Recipe,
+) -> Manifest:
+    return Manifest(
+        category=materials.category,
+        kind=materials.kind,
+        kind_reason=materials.kind_reason,
+        detector=config,
+        weights=materials.weights,
+        threshold=threshold,
+        choices=(framing.choice, *stages.choices),
+        validation=_validation(stages.figures),
+        dataset=materials.dataset,
+        textures=materials.textures_id,
+        ignored=materials.ignored_id,
+        recipe=recipe.model_dump(mode="json"),
+        packages=packages(),
     )
 
 
@@ -208,3 +133,16 @@ def _validation(figures: Figures | None) -> dict[str, float | None]:
     if figures is None:
         return {}
     return {"synthetic_image_auroc": figures.image_auroc, "synthetic_pixel_auroc": figures.pixel_auroc}
+
+
+def _not_looked_at(workshop: Workshop, framing: Framing) -> Iterator[str]:
+    """What a person should know of the parts of a picture that are not inspected."""
+    if workshop.ignored is not None and (share := float(workshop.ignored.mean())) > _MUCH:
+        yield f"the ignore mask covers {share:.0%} of the picture, and nothing there is inspected: is it inverted?"
+    if framing.align is None:
+        return
+    if (share := inspected_share(framing.tiles, framing.align, keep=workshop.keep)) < 1 - _LITTLE:
+        yield (
+            f"parts are aligned, and what lies beyond their frame, {1 - share:.0%} of a picture, is not inspected: "
+            "--align never keeps the whole picture"
+        )

@@ -1,17 +1,18 @@
 """An artifact's scorer and threshold anew, from more good pictures; everything that was learnt or chosen stays."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.artifact import Artifact, load, save
+from models.artifact import Artifact, load
 from models.detector import DetectorConfig
 from models.errors import ArtifactError, DatasetError, RecipeError
 from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
-from training.datasets import added_images, fingerprint, training_images
+from training.datasets import added_images, training_images
 from training.loop import Devices
+from training.outcome import conclude
+from training.picture_files import fingerprint
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe
@@ -37,53 +38,45 @@ def refit_category(
     Raises ArtifactError, DatasetError or RecipeError with what to do.
     """
     artifact = load(path)
-    if category not in (None, artifact.manifest.category):
-        raise DatasetError(
-            f"This artifact is of {artifact.manifest.category}; fitted to {category}, it would judge one by the other. "
-            "Train that category instead."
-        )
+    old, manifest = artifact.detector, artifact.manifest
+    name = _same_category(artifact, category)
     recipe = _recipe(artifact, false_reject_rate)
-    paths = _pictures(data, category or artifact.manifest.category, added)
-    folder = artifacts / SCRATCH / f"{artifact.manifest.category}-refit-{artifact.version}"
+    paths = _pictures(data, name, added)
     workshop = Workshop(
         recipe=recipe,
-        arch=artifact.manifest.detector.arch,
+        arch=manifest.detector.arch,
         pretrained=True,
         devices=devices,
-        folder=folder,
+        folder=artifacts / SCRATCH / f"{manifest.category}-refit-{artifact.version}",
         progress=progress,
     )
-    old = artifact.detector
-    images = Pictures(paths, folder, progress).read(old.preprocess)
+    images = Pictures(paths, workshop.folder, progress).read(old.preprocess)
     config = _config(artifact, workshop, len(paths))
     detector = workshop.assemble(config, old.backbone, old.fusion)
     detector.smoothing.load_state_dict(old.smoothing.state_dict())
-    with alone_in(folder):
+    with alone_in(workshop.folder):
         record, scores, warning = workshop.complete(detector, Tiles.without_foregrounds(images))
-    manifest = artifact.manifest.model_copy(
-        update={
-            "detector": config,
-            "threshold": record,
-            "dataset": DatasetRecord(images=len(paths), fingerprint=fingerprint(paths)),
-            "refitted_from": artifact.version,
-            "recipe": recipe.model_dump(mode="json"),
-            "packages": packages(),
-        }
-    )
-    written = load(save(detector, manifest, scores, folder=artifacts))
-    shutil.rmtree(folder)
-    fewer = _fewer(artifact, len(paths))
-    return TrainingResult(
-        artifact=written.path,
-        category=manifest.category,
-        version=written.version,
-        kind=manifest.kind,
-        threshold=record,
-        choices=manifest.choices,
-        validation=manifest.validation,
-        seconds={name: round(spent, 3) for name, spent in progress.seconds.items()},
-        warnings=tuple(text for text in (warning, fewer) if text),
-    )
+    refitted = {
+        "detector": config,
+        "threshold": record,
+        "dataset": DatasetRecord(images=len(paths), fingerprint=fingerprint(paths)),
+        "refitted_from": artifact.version,
+        "recipe": recipe.model_dump(mode="json"),
+        "packages": packages(),
+    }
+    manifest, warnings = manifest.model_copy(update=refitted), (warning, _fewer(artifact, len(paths)))
+    return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
+
+
+def _same_category(artifact: Artifact, wished: str | None) -> str:
+    """The artifact's category, which is the only one that it may be fitted to."""
+    category = artifact.manifest.category
+    if wished not in (None, category):
+        raise DatasetError(
+            f"This artifact is of {category}; fitted to {wished}, it would judge one by the other. "
+            "Train that category instead."
+        )
+    return category
 
 
 def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from models.heatmaps import Style, encode_png, render
 from training.arrays import Rgb
-from training.datasets import GOOD, read_image, read_mask
+from training.datasets import GOOD
 from training.evaluate import Evaluation, JudgedImage
 from training.evaluation_table import figure_text, rate_text
 from training.metrics import roc
+from training.picture_files import read_image, read_mask
 
 _SHOWN = 8  # pictures of a kind
 _EDGE = 360  # pixels of a shown picture's longer edge

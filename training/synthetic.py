@@ -17,7 +17,7 @@ from torch import Tensor
 from models.alignment import Alignment
 from models.manifest import Kind
 from training.defects import synthesise
-from training.foreground import foreground_mask
+from training.foreground import KindDecision, decide_kind, foreground_mask
 from training.scratch import scratch
 from training.textures import Textures
 
@@ -59,6 +59,11 @@ class Tiles:
         """The pictures, (b, 3, S, S) uint8 at a time."""
         places = torch.arange(len(self.images)) if self.chosen is None else torch.tensor(self.chosen)
         return (self.images[some] for some in places.split(size))
+
+
+def kind_of(images: Tensor) -> KindDecision:
+    """Whether pictures (n, 3, S, S) uint8 are of an object or of a texture, and why."""
+    return decide_kind([image.permute(1, 2, 0).numpy() for image in images])
 
 
 def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.bool_] | None = None) -> Tiles:

@@ -83,6 +83,11 @@ class ProceduralTextures:
         return _turn(picture, rng)
 
 
+def open_textures(directory: Path | None) -> FolderTextures | ProceduralTextures:
+    """Those of a folder, or generated ones. DatasetError as `FolderTextures` says."""
+    return ProceduralTextures() if directory is None else FolderTextures(directory)
+
+
 def _check_header(path: Path) -> None:
     """What can be told without decoding: thousands of files take a second or two, and training takes hours."""
     try:

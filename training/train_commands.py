@@ -112,9 +112,7 @@ def train(
 
 
 def refit(
-    artifact: Annotated[
-        Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
-    ],
+    artifact: options.Artifact,
     data: options.Data,
     category: Annotated[str | None, typer.Option(help="Which category of DIR. Default: the artifact's own.")] = None,
     add: Annotated[
@@ -124,7 +122,7 @@ def refit(
         float | None,
         typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the artifact's."),
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")] = "auto",
+    device: options.AnyDevice = "auto",
     artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
     json_file: options.Json = None,
 ) -> None:

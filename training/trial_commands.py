@@ -14,14 +14,14 @@ from models.heatmaps import encode_png
 from models.preprocess import Preprocess, PreprocessConfig
 from training import options
 from training.contact_sheet import contact_sheet
-from training.datasets import read_image, training_images
+from training.datasets import training_images
 from training.demo import run_demo
 from training.destination import check_file, check_folder
-from training.foreground import decide_kind
+from training.picture_files import read_image
 from training.progress import Progress
 from training.samples import CATEGORIES, write_category
-from training.synthetic import Synthetic, Use, make_tiles
-from training.textures import FolderTextures, ProceduralTextures
+from training.synthetic import Synthetic, Use, kind_of, make_tiles
+from training.textures import open_textures
 
 
 def demo(
@@ -89,9 +89,9 @@ def synth(
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
     preprocess = Preprocess(PreprocessConfig(image_size=image_size))
     images = torch.stack([preprocess.resize(read_image(path)) for path in chosen])
-    resolved = decide_kind([image.permute(1, 2, 0).numpy() for image in images]).kind if kind == "auto" else kind
+    resolved = kind_of(images).kind if kind == "auto" else kind
     tiles = make_tiles(images, resolved, folder=Path(tempfile.gettempdir()))
-    source = Synthetic(tiles, FolderTextures(textures) if textures else ProceduralTextures(), seed)
+    source = Synthetic(tiles, open_textures(textures), seed)
     rows = []
     for index in range(count):
         which = index % len(chosen)

@@ -31,12 +31,14 @@ from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 from models.weights import fingerprint
-from training.calibrate import assign_folds, good_scores, threshold
+from training.arrays import Indices
+from training.calibrate import good_scores, threshold
 from training.choose import Candidate, ValidationSet, figures_of
 from training.distances import Distances
 from training.features import Features, extract
 from training.finetune import finetune
 from training.fit import Fitter
+from training.folds import assign_folds
 from training.fuse import train_fusion
 from training.loop import Devices
 from training.progress import Progress
@@ -157,7 +159,7 @@ class Workshop:
             smoothing.keep.copy_(kept_positions(self.ignored, config.preprocess, grid))
         return smoothing
 
-    def fit(self, detector: Detector, tiles: Tiles, *, folds: NDArray[np.int64]) -> tuple[Distances, Pose | None]:
+    def fit(self, detector: Detector, tiles: Tiles, *, folds: Indices) -> tuple[Distances, Pose | None]:
         """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold, and poses."""
         features, pose = self._extract(detector, tiles.batches(), len(tiles))
         return self.fitter.fit(detector.scorer, features, folds=folds), pose
@@ -187,12 +189,13 @@ class Workshop:
         features, poses = self._extract(seer, chain(good.batches(), held_out.tiles.split(_BATCH)), count)
         known, asked = np.arange(len(good)), np.arange(len(good), count)
         pose = None if poses is None else poses.of(slice(len(good), None))
+        truth = held_out.truth((first.map_edge, first.map_edge))
         found = []
         for scorer, maps in self.fitter.trials(features, known=known, asked=asked):
             for width in smoothings:
                 smoothing = self._smoothing(config(scorer=scorer, smoothing=width))
                 finished = finish(maps, pose, alignment=seer.alignment, smoothing=smoothing)
-                found.append(Candidate(scorer, width, figures_of(finished, held_out)))
+                found.append(Candidate(scorer, width, figures_of(finished, truth)))
         return found
 
     def complete(self, detector: Detector, tiles: Tiles) -> tuple[ThresholdRecord, Tensor, str | None]:

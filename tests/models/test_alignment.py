@@ -192,9 +192,13 @@ def test_where_the_whole_border_is_ignored_the_background_is_still_found() -> No
 
 
 def test_some_poses_of_all() -> None:
-    pose = Pose(torch.arange(8.0).view(4, 2), torch.arange(4.0)).of(slice(1, 3))
-    assert pose.centre.tolist() == [[2, 3], [4, 5]]
-    assert pose.angle.tolist() == [1, 2]
+    pose = Pose(torch.arange(8.0).view(4, 2), torch.arange(4.0))
+    some = pose.of(slice(1, 3))
+    assert some.centre.tolist() == [[2, 3], [4, 5]]
+    assert some.angle.tolist() == [1, 2]
+    some = pose.of(torch.tensor([3, 0]))
+    assert some.centre.tolist() == [[6, 7], [0, 1]]
+    assert some.angle.tolist() == [3, 0]
 
 
 def test_no_value_comes_back_beyond_those_of_the_map() -> None:

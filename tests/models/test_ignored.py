@@ -126,20 +126,18 @@ def test_masks_that_leave_nothing_or_do_nothing_are_refused() -> None:
         kept_positions(~ignored, WHOLE, (8, 8))
 
 
-def test_a_defect_that_is_ignored_hardly_counts(artifact: Artifact, bad: Callable[[int], bytes]) -> None:
+def test_a_defect_that_is_ignored_does_not_count(dense_artifact: Artifact, bad: Callable[[int], bytes]) -> None:
     ignored = np.zeros((48, 64), np.bool_)
     ignored[12:, 16:] = True  # the defect is in the lower right quarter, and its neighbourhood has seen it too
-    config = artifact.manifest.detector
-    detector = deepcopy(artifact.detector)
+    config = dense_artifact.manifest.detector
+    detector = deepcopy(dense_artifact.detector)
     detector.smoothing = Smoothing(config.map_smoothing, (16, 16))
     tile = detector.preprocess.resize(decode(bad(1))).unsqueeze(0)
     with torch.inference_mode():
         everywhere = detector(tile)
-        assert torch.equal(everywhere.map, artifact.detector(tile).map)
+        assert torch.equal(everywhere.map, dense_artifact.detector(tile).map)
         assert detector.smoothing.keep is not None
         detector.smoothing.keep.copy_(kept_positions(ignored, config.preprocess, (16, 16)))
         elsewhere = detector(tile)
-    assert float(everywhere.score) > artifact.manifest.threshold.value
-    # Not below the threshold: the network sees far, and this one is tiny.
-    assert 0 < float(elsewhere.score) < 0.7 * float(everywhere.score)
+    assert float(everywhere.score) > dense_artifact.manifest.threshold.value > float(elsewhere.score) > 0
     assert not elsewhere.map[0, 4:, 4:].any()

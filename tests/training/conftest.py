@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.backbone import Backbone, build_backbone
+from models.backbone import Backbone, Grids, build_backbone
 from models.preprocess import PreprocessConfig
 from training.batch_norm import estimate_batch_norm
-from training.features import Features, Grids
+from training.features import Features
 from training.loop import Devices
 from training.progress import Progress
 from training.recipe import Recipe, read_recipe

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,10 +8,11 @@ from models.calibration import Calibration
 from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
 from models.preprocess import PreprocessConfig
 from training.batch_norm import estimate_batch_norm
-from training.calibrate import GoodScores, assign_folds, good_scores, threshold
+from training.calibrate import GoodScores, good_scores, threshold
 from training.distances import Distances
 from training.features import extract
 from training.fit_dense import fit_dense
+from training.folds import assign_folds
 from training.progress import Progress
 from training.recipe import CalibrationSection
 from training.synthetic import Tiles
@@ -137,18 +137,3 @@ def test_the_warning_ends_where_the_rate_can_be_had(n: int, warned: bool) -> Non
     section = CalibrationSection(rule="conformal", false_reject_rate=0.02)
     _, warning = threshold(section, in_sample=torch.rand(n), out_of_sample=torch.rand(n), pixel=0.5)
     assert (warning is not None) is warned
-
-
-@pytest.mark.parametrize(("n", "k"), [(10, 3), (9, 3), (4, 10), (2, 2)])
-def test_folds_are_of_like_size_and_decided_by_the_seed(n: int, k: int) -> None:
-    folds = assign_folds(n, k, seed=1)
-    sizes = np.bincount(folds)
-    assert len(folds) == n
-    assert len(sizes) == min(n, k)
-    assert sizes.max() - sizes.min() <= 1
-    assert np.array_equal(folds, assign_folds(n, k, seed=1))
-
-
-def test_folds_are_shuffled() -> None:
-    assert not np.array_equal(assign_folds(40, 5, seed=0), assign_folds(40, 5, seed=1))
-    assert not np.array_equal(assign_folds(40, 5, seed=0), np.arange(40) % 5)

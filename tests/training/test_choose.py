@@ -90,12 +90,12 @@ def squares() -> ValidationSet:
 
 
 def test_maps_that_tell_defects_are_worth_most() -> None:
-    data = squares()
-    maps = torch.from_numpy(data.truth((16, 16))).float()
-    assert figures_of(maps, data) == Figures(1.0, 1.0)
-    assert figures_of(1 - maps, data).pixel_auroc == 0.0
-    assert figures_of(torch.zeros(8, 16, 16), data) == Figures(0.5, 0.5)
-    elsewhere = figures_of(maps.roll(8, dims=2), data)  # the right pictures, the wrong places
+    truth = squares().truth((16, 16))
+    maps = torch.from_numpy(truth).float()
+    assert figures_of(maps, truth) == Figures(1.0, 1.0)
+    assert figures_of(1 - maps, truth).pixel_auroc == 0.0
+    assert figures_of(torch.zeros(8, 16, 16), truth) == Figures(0.5, 0.5)
+    elsewhere = figures_of(maps.roll(8, dims=2), truth)  # the right pictures, the wrong places
     assert elsewhere.image_auroc == 1.0
     assert elsewhere.pixel_auroc < 0.6
     assert elsewhere.decisive == (elsewhere.image_auroc + elsewhere.pixel_auroc) / 2
@@ -104,7 +104,7 @@ def test_maps_that_tell_defects_are_worth_most() -> None:
 def test_one_loud_cell_decides_about_a_picture() -> None:
     maps = torch.rand(8, 16, 16)
     maps[:, 0, 0] = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8])
-    assert figures_of(maps, squares()).image_auroc == 1.0
+    assert figures_of(maps, squares().truth((16, 16))).image_auroc == 1.0
 
 
 def test_truth_is_where_half_of_a_cell_is_defective_and_of_a_small_defect_something() -> None:

@@ -15,10 +15,11 @@ from models.errors import DatasetError, ScoreError
 from models.heatmaps import encode_png
 from models.images import decode
 from models.preprocess import Preprocess
-from training.datasets import TestSample, fingerprint
+from training.datasets import TestSample
 from training.evaluate import Evaluation, evaluate
 from training.evaluation_table import table
 from training.metrics import aupro, image_auroc, pixel_auroc
+from training.picture_files import fingerprint
 
 SIZE = (96, 128)
 Picture = Callable[[int], bytes]

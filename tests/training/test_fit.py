@@ -10,13 +10,13 @@ from models.coupled import Coupled, CoupledConfig
 from models.detector import Scorer, build_scorer
 from models.gaussian import DenseGaussian, DenseGaussianConfig
 from models.memory_bank import MemoryBank, MemoryBankConfig
-from training.calibrate import assign_folds
 from training.features import Features
 from training.fit import Fitter
 from training.fit_coupled import CoupledSection
 from training.fit_dense import DenseGaussianSection
 from training.fit_gaussian import GaussianSection
 from training.fit_memory_bank import MemoryBankSection
+from training.folds import assign_folds
 from training.progress import Progress
 from training.recipe import ScorerSection
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from models.errors import RecipeError
 from models.gaussian import DenseGaussian, DenseGaussianConfig, select_channels, unpack_lower
 from training import joining
-from training.calibrate import assign_folds
 from training.distances import Distances
 from training.features import Features
 from training.fit_dense import fit_dense
+from training.folds import assign_folds
 from training.progress import Progress
 
 EPSILON = 0.01

@@ -11,12 +11,10 @@ from models.mfcsam import concatenate
 from models.pooling import pooled
 from training import eigenpairs as module
 from training import joining
-from training.calibrate import assign_folds
 from training.distances import Distances
-from training.eigenpairs import leading
 from training.features import Features
-from training.fit_gaussian import fit_gaussian, moments_of, scan, shortened, whitening_of
-from training.joining import Joining
+from training.fit_gaussian import fit_gaussian, scan, shortened
+from training.folds import assign_folds
 from training.progress import Progress
 
 CPU = torch.device("cpu")
@@ -108,16 +106,6 @@ def test_more_than_twenty_folds_are_merged(some_features: SomeFeatures) -> None:
     assert torch.equal(many.out_of_sample, merged.out_of_sample)
 
 
-def test_moments_of_groups_add_up_to_those_of_all(some_features: SomeFeatures) -> None:
-    joining = Joining(some_features(11), 3)
-    groups = [np.array([3, 0, 7]), np.array([1, 2, 9, 10]), np.array([4, 5, 6, 8])]
-    moments = moments_of(joining, groups, device=CPU, progress=Progress.silent())
-    y = embedded(joining.features, 3)
-    for chosen in ([0, 1, 2], [0, 2], [1]):
-        known = y[:, np.concatenate([groups[group] for group in chosen])]
-        np.testing.assert_allclose(moments.covariance(chosen), covariances(known).mean(0), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("shrinkage", [0.03, 0.3])
 def test_corrections_make_up_for_half_precision(shrinkage: float) -> None:
     vectors = torch.linalg.qr(torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))).Q
@@ -156,25 +144,6 @@ def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatur
         assert torch.equal(tensor, two.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("epsilon", [0.01, 0.1])
-def test_fewer_dimensions_keep_the_narrowest_that_are_more_than_epsilon(
-    some_features: SomeFeatures, epsilon: float
-) -> None:
-    joining = Joining(some_features(30), 3)
-    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance([0])
-    whole, part = (whitening_of(covariance, epsilon=epsilon, dimensions=kept) for kept in (D, 4))
-    assert torch.equal(whole[:, :4], part)
-    average = torch.from_numpy(covariances(embedded(joining.features, 3)).mean(0)) + epsilon * torch.eye(D)
-    torch.testing.assert_close((whole.T.double() @ average @ whole.double()).float(), torch.eye(D), rtol=0, atol=1e-4)
-    variances = 1 / whole.square().sum(0)  # of the directions, in their order
-    faint = variances < 2 * epsilon
-    last = int(faint.sum())
-    assert (last > 0) is (epsilon == 0.1)
-    assert not faint[: D - last].any()
-    assert bool((variances[: D - last].diff() > 0).all())
-    assert bool((variances[D - last :].diff() < 0).all())
-
-
 def test_the_block_size_changes_nothing(some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
     features, folds = some_features(10), assign_folds(10, 3, seed=0)
     _, whole = fitted(features, rank=4, folds=folds)
@@ -182,51 +151,6 @@ def test_the_block_size_changes_nothing(some_features: SomeFeatures, monkeypatch
     _, blocks = fitted(features, rank=4, folds=folds)
     torch.testing.assert_close(blocks.in_sample, whole.in_sample, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(blocks.out_of_sample, whole.out_of_sample, rtol=2e-3, atol=2e-3)
-
-
-def centred(n: int, k: int, *, seed: int = 0) -> torch.Tensor:
-    """(3, n, k) with directions of which each is three quarters as wide as the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    turned = torch.linalg.qr(torch.randn(3, k, k, generator=generator)).Q
-    z = torch.randn(3, n, k, generator=generator) * 0.75 ** torch.arange(k) @ turned
-    return z - z.mean(1, keepdim=True)
-
-
-@pytest.mark.parametrize("exact", [512, 4], ids=["decomposed", "iterated"])
-@pytest.mark.parametrize(("n", "k"), [(80, 30), (30, 30), (30, 80)])
-def test_leading_directions_are_those_of_the_singular_values(
-    monkeypatch: pytest.MonkeyPatch, n: int, k: int, exact: int
-) -> None:
-    monkeypatch.setattr(module, "_EXACT", exact)
-    z, rank = centred(n, k), 5
-    values, vectors = leading(z, rank)
-    assert (values.shape, vectors.shape) == ((3, rank), (3, k, rank))
-    singular = torch.linalg.svd(z.double())
-    torch.testing.assert_close(values, (singular.S[:, :rank].square() / (n - 1)).float(), rtol=1e-3, atol=0)
-    aligned = (vectors.double().transpose(1, 2) @ singular.Vh[:, :rank].transpose(1, 2)).abs()
-    torch.testing.assert_close(aligned, torch.eye(rank, dtype=torch.float64).expand(3, -1, -1), rtol=0, atol=5e-3)
-
-
-def test_iterating_gives_the_same_numbers_each_time_and_touches_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_EXACT", 4)
-    z = centred(40, 40)
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    one = leading(z, 5)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(12)
-    for left, right in zip(one, leading(z, 5), strict=True):
-        assert torch.equal(left, right)
-
-
-@pytest.mark.parametrize(("n", "k", "rank", "directions"), [(4, 9, 6, 3), (9, 4, 6, 4), (2, 9, 2, 1), (1, 3, 2, 0)])
-def test_directions_that_there_are_not_are_zero(n: int, k: int, rank: int, directions: int) -> None:
-    values, vectors = leading(centred(n, k), rank)
-    assert (values.shape, vectors.shape) == ((3, rank), (3, k, rank))
-    assert bool((values[:, :directions] > 0).all())
-    assert values[:, directions:].abs().max() < 1e-6
-    if n <= k:
-        assert not vectors[..., directions:].any()
 
 
 def test_iterated_directions_score_as_exact_ones(some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch) -> None:

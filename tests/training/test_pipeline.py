@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from models.artifact import SCORES, load
 from models.errors import DatasetError, WeightsError
-from training.datasets import read_image
+from training.picture_files import read_image
 from training.pipeline import train_category
 from training.progress import Progress
 from training.request import TrainingRequest, TrainingResult

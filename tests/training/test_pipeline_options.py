@@ -10,8 +10,9 @@ from PIL import Image
 
 from models.artifact import load
 from models.errors import DatasetError
-from training.datasets import TestSample, read_image
+from training.datasets import TestSample
 from training.evaluate import evaluate
+from training.picture_files import read_image
 from training.pipeline import train_category
 from training.progress import Progress
 from training.request import TrainingRequest, TrainingResult

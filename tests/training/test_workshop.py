@@ -8,8 +8,8 @@ import torch
 from models.alignment import OVERSAMPLING, AlignmentConfig
 from models.backbone import Backbone
 from models.compact_gaussian import CompactGaussianConfig
-from training.calibrate import assign_folds
 from training.choose import Candidate, ValidationSet, make_validation_set
+from training.folds import assign_folds
 from training.synthetic import Synthetic, Tiles
 from training.textures import ProceduralTextures
 from training.workshop import Workshop

@@ -16,7 +16,8 @@ from training.benchmark.cells import key_of
 from training.benchmark.method import Method, method_recipe, resolved
 from training.benchmark.peer_environment import REQUIREMENT
 from training.benchmark.request import BenchmarkRequest
-from training.datasets import fingerprint, test_samples, training_images
+from training.datasets import test_samples, training_images
+from training.picture_files import fingerprint
 from training.textures import FolderTextures
 from training.working_folder import packages
 

@@ -20,9 +20,10 @@ from training.benchmark.cells import Cell, CellRequest, Figures, cell_path, writ
 from training.benchmark.kinds import known_kind
 from training.benchmark.method import METHODS, method_recipe
 from training.benchmark.peers import measure_peer
-from training.datasets import read_image, test_samples
+from training.datasets import test_samples
 from training.evaluate import evaluate
 from training.loop import Devices
+from training.picture_files import read_image
 from training.pipeline import train_category
 from training.progress import Progress
 from training.request import TrainingRequest

@@ -29,9 +29,10 @@ from training.benchmark import speed
 from training.benchmark.cells import Cell, CellRequest, Figures
 from training.benchmark.kinds import known_kind
 from training.benchmark.method import Peer, resolved
-from training.datasets import TestSample, read_image, read_mask, test_samples, training_images
+from training.datasets import TestSample, test_samples, training_images
 from training.foreground import decide_kind
 from training.metrics import aupro, image_auroc, pixel_auroc
+from training.picture_files import read_image, read_mask
 from training.progress import Progress
 
 SCRIPT: Final = Path(__file__).with_name("peer_script.py")

@@ -1,10 +1,13 @@
-"""Cells as they would be measured, without measuring."""
+"""Cells as they would be measured, without measuring, and a request for some."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from training.benchmark.cells import Cell, Figures
+from training.benchmark.method import Method
+from training.benchmark.request import BenchmarkRequest
 
 FIGURES = Figures(
     image_auroc=0.9,
@@ -41,3 +44,23 @@ def cell() -> Callable[..., Cell]:
         )
 
     return make
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., BenchmarkRequest]:
+    """A request for methods on the flanges of a folder, as small as can be."""
+
+    def request(data: Path, methods: tuple[Method, ...]) -> BenchmarkRequest:
+        return BenchmarkRequest(
+            data=data,
+            categories=("flange",),
+            methods=methods,
+            arch="mobilenet_v2",
+            weights="none",
+            textures=None,
+            false_reject_rate=0.25,
+            device="cpu",
+            output=tmp_path / "out",
+        )
+
+    return request

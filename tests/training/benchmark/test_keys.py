@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +11,9 @@ from training.samples import write_category
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> BenchmarkRequest:
+def asked(ask: Callable[..., BenchmarkRequest], tmp_path: Path) -> BenchmarkRequest:
     write_category(tmp_path, "flange", train=2, test_good=1, test_defective=1, size=64)
-    return BenchmarkRequest(
-        data=tmp_path,
-        categories=("flange",),
-        methods=chosen_methods(["padim", "default", "anomalib_padim", "anomalib_patchcore"], peers=True),
-        arch="mobilenet_v2",
-        weights="none",
-        textures=None,
-        false_reject_rate=0.25,
-        device="cpu",
-        output=tmp_path / "out",
-    )
+    return ask(tmp_path, chosen_methods(["padim", "default"], peers=True))
 
 
 def key(request: BenchmarkRequest) -> str:

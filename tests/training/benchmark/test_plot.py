@@ -3,7 +3,7 @@ from pathlib import Path
 
 from training.benchmark.cells import Cell
 from training.benchmark.plot import draw
-from training.datasets import read_image
+from training.picture_files import read_image
 
 
 def test_the_picture_is_there_whatever_was_measured(cell: Callable[..., Cell], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,18 +38,8 @@ def parts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def request_(parts: Path, tmp_path: Path) -> BenchmarkRequest:
-    return BenchmarkRequest(
-        data=parts,
-        categories=("flange",),
-        methods=chosen_methods(["padim"], peers=False),
-        arch="mobilenet_v2",
-        weights="none",
-        textures=None,
-        false_reject_rate=0.25,
-        device="cpu",
-        output=tmp_path / "out",
-    )
+def request_(ask: Callable[..., BenchmarkRequest], parts: Path) -> BenchmarkRequest:
+    return ask(parts, chosen_methods(["padim"], peers=False))
 
 
 @pytest.mark.slow
