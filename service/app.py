@@ -19,9 +19,10 @@ from service.body_limit import BodyLimit
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
-from service.registry import open_registry
+from service.registry.registry import open_registry
+from service.registry.watcher import watching
 from service.request_id import RequestId
-from service.routes import categories, health, inspections
+from service.routes import activation, categories, health, inspections
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 # Commits queue up behind one another anyway; drawing takes memory, and must not starve decoding.
 _STORING_THREADS = 8
 _READING_THREADS = 8
+_LOADING_THREADS = 64  # they wait for one that loads, and those of other categories must not wait for them
 _DRAWING_THREADS = 2
 
 DESCRIPTION = """Pictures of parts in, verdicts out.
@@ -67,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (inspections.router, categories.router, health.router):
+    for router in (inspections.router, categories.router, activation.router, health.router):
         app.include_router(router)
     openapi.install(app)
     return app
@@ -84,9 +86,11 @@ def open_service(settings: Settings) -> Iterator[Service]:
         database = open_database(settings.url)
         stack.callback(database.close)
         artifacts, inspections_ = Artifacts(database), Inspections(database)
-        activated = {each.category: each.version for each in artifacts.activations().values()}
-        registry = open_registry(settings.artifacts, device=device, activated=activated)
-        artifacts.remember(each for entry in registry.entries.values() for each in entry.versions.items())
+        budget = settings.memory_budget
+        registry = open_registry(settings.artifacts, device=device, artifacts=artifacts, budget=budget)
+        if settings.preload:
+            registry.preload()
+        stack.enter_context(watching(registry.look, seconds=settings.scan_seconds))
         engine = Engine(batch_limit=settings.batch_limit, queue_limit=settings.queue_limit)
         engine.start()
         stack.callback(engine.stop)
@@ -101,6 +105,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
             pictures=pictures,
             inspector=Inspector(
                 engine=engine,
+                registry=registry,
                 inspections=inspections_,
                 pictures=pictures,
                 keep_images=settings.keep_images,
@@ -109,6 +114,8 @@ def open_service(settings: Settings) -> Iterator[Service]:
                 decoding=CapacityLimiter(settings.decode_threads),
                 storing=CapacityLimiter(_STORING_THREADS),
             ),
+            loading=CapacityLimiter(_LOADING_THREADS),
+            changing=CapacityLimiter(1),
             reading=CapacityLimiter(_READING_THREADS),
             drawing=CapacityLimiter(_DRAWING_THREADS),
         )

@@ -27,7 +27,7 @@ from models.locate_artifact import find_artifact
 from service.app import create_app
 from service.errors import StartupError
 from service.offline import Finding, findings
-from service.registry import Registry
+from service.registry.registry import Registry
 from service.settings import KeepImages, Settings
 from service.storage.database import open_database
 
@@ -132,7 +132,12 @@ class _Server(uvicorn.Server):
 def _announce(address: str, registry: Registry) -> None:
     lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
     for category, entry in registry.entries.items():
-        lines.append(f"  category       {category} ({entry.active.manifest.kind}, version {entry.active.version})")
+        lines.append(f"  category       {category} ({entry.manifest.kind}, version {entry.version})")
+        lines += [
+            f"  newer          {category} version {version} waits; to activate it: curl -X POST "
+            f'{address}/v1/categories/{category}/activate --json \'{{"version": "{version}"}}\''
+            for version in entry.newer
+        ]
     lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
     if not registry.entries:
         lines.append(f"  nothing to serve: there is no usable artifact in {registry.folder}")

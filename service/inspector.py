@@ -20,6 +20,7 @@ from models.images import decode, media_type
 from service import maps
 from service.engine import Engine, Reading
 from service.pictures import Pictures, digest_of
+from service.registry.registry import Registry
 from service.settings import KeepImages
 from service.storage.inspections import Inspections, Record
 from service.upload_gate import UploadGate
@@ -40,6 +41,7 @@ class Inspector:
     """Judges uploads. `gate`, `decoding` and `storing` bound how many are read, decoded and stored at once."""
 
     engine: Engine
+    registry: Registry
     inspections: Inspections
     pictures: Pictures
     keep_images: KeepImages
@@ -72,7 +74,8 @@ class Inspector:
         """Judge, keep the picture if the policy says so, and commit, in this order."""
         if not math.isfinite(reading.score):
             raise ScoreError(f"This picture could not be judged: its score is {reading.score}.")
-        judgement = artifact.judge(reading.score, reading.map, size=picture.size)
+        threshold = self.registry.threshold(artifact.manifest.category, artifact.version)
+        judgement = artifact.judge(reading.score, reading.map, size=picture.size, threshold=threshold)
         kept = self.keep_images == "all" or (self.keep_images == "rejects" and judgement.verdict == "fail")
         digest = self.pictures.keep(upload.data) if kept else digest_of(upload.data)
         height, width = picture.size

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
-from service.registry import Registry
+from service.registry.registry import Registry
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.database import Database
@@ -28,6 +28,8 @@ class Service:
     inspections: Inspections
     pictures: Pictures
     inspector: Inspector
+    loading: CapacityLimiter  # threads that wait for an artifact to be loaded
+    changing: CapacityLimiter  # threads that change what is active, one after the other
     reading: CapacityLimiter  # threads that look things up in the database
     drawing: CapacityLimiter  # threads that render heatmaps
 

@@ -31,10 +31,7 @@ async def ready(service: Running) -> Ready:
 
 
 def _reasons(service: Service) -> list[str]:
-    reasons = []
-    if not service.registry.entries:
-        refused = len(service.registry.refused)
-        reasons.append(f"no category is served ({refused} refused, see /v1/categories)")
+    reasons = service.registry.ailments()
     if not service.engine.alive:
         reasons.append("the engine takes no parts")
     try:

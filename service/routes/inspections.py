@@ -83,7 +83,9 @@ async def inspect(
     station: Annotated[Label | None, Query(description="where it was seen")] = None,
 ) -> Inspection:
     """Judge one picture of one part. The inspection has been stored when it is answered."""
-    artifact = service.registry.entry(category).active
+    artifact = service.registry.loaded(category)
+    if artifact is None:
+        artifact = await to_thread.run_sync(service.registry.artifact, category, limiter=service.loading)
     limit = service.settings.max_body_bytes
     read = partial(read_upload, request, serial=serial, station=station, limit=limit)
     record = await service.inspector.inspect(artifact, read)

@@ -99,7 +99,7 @@ def test_a_dead_engine_is_not_live(client: TestClient, good: Callable[[int], byt
         raise SystemExit("as if memory had run out")
 
     service: Service = client.app_state["service"]
-    service.registry.entry("plate").active.detector.register_forward_hook(die)
+    service.registry.artifact("plate").detector.register_forward_hook(die)
     assert client.post("/v1/categories/plate/inspections", content=good(1)).status_code == 503
     service.engine.stop()  # waits for the thread's end
     answer = client.get("/v2/health/live")
