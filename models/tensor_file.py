@@ -71,6 +71,8 @@ class TensorFile:
             content = bytearray(place.end - place.begin)
             self._fill(content)
             digest.update(content)
+            if place.dtype == "BOOL" and max(content, default=0) > 1:  # neither true nor false to torch
+                raise damaged()
             tensor = _tensor(content, place)
             found[name] = tensor.to(wished.get(name, tensor.dtype))
         return found, digest.hexdigest()

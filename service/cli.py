@@ -49,12 +49,16 @@ def serve(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to judge.", show_default="auto")] = None,
     keep_images: Annotated[KeepImages | None, typer.Option(help="Which pictures to keep.", show_default="all")] = None,
+    preload: Annotated[
+        bool | None, typer.Option("--preload", help="Load all active artifacts at start, not on first use.")
+    ] = None,
 ) -> None:
     """Judge pictures over HTTP, with every artifact of a folder. Ctrl-C ends it.
 
     Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
     JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
-    JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT, JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
+    JIGSIGHT_MEMORY_BUDGET, JIGSIGHT_SCAN_SECONDS, JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT,
+    JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
     """
     given: dict[str, Any] = {
         "host": host,
@@ -63,6 +67,7 @@ def serve(
         "data": data,
         "device": device,
         "keep_images": keep_images,
+        "preload": preload,
     }
     settings = _settings({name: value for name, value in given.items() if value is not None})
     _check(settings)

@@ -22,9 +22,10 @@ router = APIRouter(prefix="/v1/categories", tags=["categories"])
 
 _REFUSALS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = documented(HTTPStatus.CONFLICT)
+_BODY = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # not text, or too long
 
 
-@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT)  # scope: admin
+@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY)  # scope: admin
 async def activate(
     category: str, wished: WishedVersion, request: Request, service: Running, principal: Acting
 ) -> Category:
@@ -40,7 +41,7 @@ async def roll_back(category: str, request: Request, service: Running, principal
     return shown(request, service.registry, await _made(change, request, service, principal))
 
 
-@router.put("/{category}/threshold", responses=_REFUSALS)  # scope: admin
+@router.put("/{category}/threshold", responses=_REFUSALS | _BODY)  # scope: admin
 async def set_threshold(
     category: str, wished: WishedThreshold, request: Request, service: Running, principal: Acting
 ) -> Threshold:

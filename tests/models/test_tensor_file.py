@@ -122,6 +122,13 @@ def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_flag_that_is_neither_true_nor_false_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}})
+    (tmp_path / "file").write_bytes(framed(header, 1) + b"\2")
+    with open_tensors(tmp_path / "file") as file, pytest.raises(ArtifactError, match="damaged"):
+        file.tensors({})
+
+
 def test_what_the_library_writes_is_read_whatever_its_shapes(tmp_path: Path) -> None:
     written = {
         "one": torch.tensor(3.0),

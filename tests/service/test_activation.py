@@ -141,6 +141,11 @@ def test_what_is_refused(
     assert both.get(PLATE).json()["version"] == two[0].stem
 
 
+def test_a_body_that_is_no_text_is_refused(both: TestClient) -> None:
+    answer = both.post(f"{PLATE}/activate", content=b"\xff\xfe{", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
 def test_a_bad_file_is_not_activated(both: TestClient, settings: Settings, two: list[Path], good: Picture) -> None:
     os.truncate(settings.artifacts / "plate" / two[1].name, 100_000)
     answer = both.post(f"{PLATE}/activate", json={"version": two[1].stem})

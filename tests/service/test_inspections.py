@@ -160,7 +160,7 @@ def test_a_restart_forgets_nothing_even_without_the_artifact(
     with TestClient(create_app(moved)) as client:
         assert client.get(before["links"]["self"]).json() == before
         assert client.get(before["links"]["heatmap"]).content == overlay
-        assert client.post(POST, content=bad(1)).status_code == 404
+        assert client.post(POST, content=bad(1)).status_code == 503
 
 
 def test_an_unknown_category_names_those_that_there_are(client: TestClient, good: Picture) -> None:
