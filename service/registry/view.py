@@ -106,7 +106,9 @@ def _problem(category: str, version: str, *, reason: str, others: list[str]) -> 
 def tell(old: Entry | None, new: Entry) -> None:
     """Log what has changed about a category."""
     if old is None or old.version != new.version:
-        logger.info("category %s is judged by version %s, activated by %r", new.category, new.version, new.by)
+        logger.info(
+            "category %s is judged by version %s, activated by %s", new.category, new.version, new.by or "anybody"
+        )
     for version in new.newer:
         if old is None or version not in old.versions:
             logger.info(

@@ -214,6 +214,25 @@ def test_no_request_fails_while_versions_change(
         assert answer.json()["score"] == pytest.approx(expected[answer.json()["version"]][number], rel=1e-4)
 
 
+def test_a_budget_for_less_than_one_costs_time_and_no_request(
+    settings: Settings, make: Callable[..., Path], put: Callable[[Path], Path], two: list[Path], good: Picture
+) -> None:
+    put(two[0])
+    make(settings.artifacts, category="ring")
+    tight = settings.model_copy(update={"memory_budget": 1})
+
+    def camera(category: str, client: httpx2.Client) -> list[int]:
+        path = f"/v1/categories/{category}/inspections"
+        return [client.post(path, content=good(seed)).status_code for seed in range(5)]
+
+    with on_a_socket(tight) as address, httpx2.Client(base_url=address, timeout=60) as client:
+        with ThreadPoolExecutor(4) as pool:
+            cameras = [pool.submit(camera, category, client) for category in ("plate", "ring") * 2]
+        assert {status for each in cameras for status in each.result()} == {201}
+        loaded = [each["loaded"] for each in client.get("/v1/categories").json()["categories"]]
+        assert sorted(loaded) == [False, True]
+
+
 def test_a_lost_file_is_noticed_named_and_forgiven(
     both: TestClient, settings: Settings, two: list[Path], put: Callable[[Path], Path], good: Picture
 ) -> None:

@@ -1,6 +1,8 @@
 """Loading: once, within the budget, shared backbones, and that eviction breaks nobody."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +101,18 @@ def test_whoever_holds_an_evicted_artifact_goes_on(files: dict[str, Sound], good
     assert second.detector.backbone is first.detector.backbone  # still alive, so still shared
     assert score(first, good(1)) == before
     assert memory.get(key(files["a"])) is None
+
+
+def test_what_nobody_holds_is_freed(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=None)
+    gone = [weakref.ref(memory.load(files[name]).detector.scorer) for name in ("a", "ring")]
+    memory.keep([key(files["ring"])])
+    gc.collect()
+    assert [each() is None for each in gone] == [True, False]
+    memory.keep([])
+    gc.collect()
+    assert [each() for each in gone] == [None, None]
+    assert memory.bytes == 0
 
 
 def test_an_error_reaches_all_who_ask_and_the_next_tries_again(files: dict[str, Sound]) -> None:
