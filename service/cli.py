@@ -139,8 +139,9 @@ def _announce(address: str, registry: Registry) -> None:
     for category, entry in registry.entries.items():
         lines.append(f"  category       {category} ({entry.manifest.kind}, version {entry.version})")
         lines += [
-            f"  newer          {category} version {version} waits; to activate it: curl -X POST "
-            f'{address}/v1/categories/{category}/activate --json \'{{"version": "{version}"}}\''
+            f"  newer          {category} version {version} waits; to activate it:\n"
+            f"                 curl -X POST {address}/v1/categories/{category}/activate "
+            f"-H 'Content-Type: application/json' -d '{{\"version\": \"{version}\"}}'"
             for version in entry.newer
         ]
     lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]

@@ -191,4 +191,5 @@ def test_at_start_a_waiting_version_is_told_with_what_to_do(
     told = capsys.readouterr().out
     assert f"plate (texture, version {older.stem})" in told
     assert f"plate version {newer.stem} waits" in told
-    assert f"""http://127.0.0.1:8000/v1/categories/plate/activate --json '{{"version": "{newer.stem}"}}'""" in told
+    assert "curl -X POST http://127.0.0.1:8000/v1/categories/plate/activate" in told
+    assert f"""-d '{{"version": "{newer.stem}"}}'""" in told
