@@ -1,42 +1,41 @@
 """The artifact: one `.safetensors` file per category and version. The only reader and writer of such files.
 
-`docs/artifact.md` gives the format byte by byte. Loading trusts nothing: sizes, format version, hash, names,
-shapes, types and finiteness are checked, in that order, before a tensor is used; nothing is ever unpickled.
+`docs/artifact.md` gives the format byte by byte. Loading trusts nothing: sizes, format version, names, shapes,
+types, hash and finiteness are checked, in that order, before a tensor is used; nothing is ever unpickled. What is
+loaded has left its file: nothing that happens to the file later reaches a detector.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from models.calibration import Calibration
 from models.detector import Detector, build_detector
 from models.durable import sync
-from models.errors import ArtifactError
+from models.errors import ArtifactError, ArtifactTooLarge
 from models.manifest import FORMAT, Manifest
 from models.precision import stored_dtype
 from models.soundness import check_constants, check_finite, check_ignored, check_threshold
+from models.tensor_file import COPY, DTYPES, Place, open_tensors, without_duplicates
 from models.verdict import Judgement, judge
 
 SUFFIX = ".safetensors"
 METADATA_KEY = "jigsight"
 SCORES = "calibration.scores"
 VERSION_DIGITS = 12
-_MAX_HEADER_BYTES = 16 * 2**20
-_COPY = "Copy it again, under its own name, from where it was trained."
-_FAULTS = (ArtifactError, OSError, SafetensorError, ValueError, RuntimeError)
-_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL", torch.float16: "F16"}
+_FAULTS = (ArtifactError, OSError, ValueError, RuntimeError, MemoryError)
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,14 @@ class Artifact:
             pixel_threshold=self.manifest.threshold.pixel,
         )
 
+    def to(self, device: torch.device | str) -> "Artifact":
+        """The same on another device; this one must not be used any more. Raises ArtifactError."""
+        try:
+            place = torch.device(device)
+            return replace(self, detector=_move(self.detector, place), device=place)
+        except _FAULTS as error:
+            raise _refusal(self.path, error) from error
+
 
 def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path) -> Path:
     """Write `folder/<category>/<version>.safetensors` whole or not at all, and return its path.
@@ -96,70 +103,77 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
 
 
 def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
-    """Read and verify an artifact. Raises ArtifactError, naming the file and what is wrong with it."""
+    """Read and verify an artifact. Raises ArtifactError, naming the file and what is wrong with it.
+
+    It takes as much memory as its tensors, and once more the largest of them. ArtifactTooLarge if that is not there.
+    """
+    return _read(path).to(device)
+
+
+def _read(path: Path) -> Artifact:
     try:
-        _check_frame(path)
-        with safe_open(path, framework="pt") as file:
-            manifest = _read_manifest(file.metadata() or {})
-            version = _check_hash(path)
-            tensors = _read_tensors(file, manifest)
+        with open_tensors(path) as file:
+            manifest = _read_manifest(file.metadata)
+            tensors, digest = file.tensors(_check_places(file.places, manifest))
+        version = _check_hash(path, digest)
         check_finite(tensors)
         check_constants(tensors, manifest.detector)
         calibration = Calibration(tensors[SCORES])
         check_threshold(manifest.threshold, calibration)
         check_ignored(manifest.ignored, tensors["smoothing.keep"])
-        place = torch.device(device)
         detector = _assemble(manifest, tensors)
         detector.check()
-        detector = _move(detector, place)
     except _FAULTS as error:
         raise _refusal(path, error) from error
     return Artifact(
-        path=path, version=version, manifest=manifest, detector=detector, calibration=calibration, device=place
+        path=path,
+        version=version,
+        manifest=manifest,
+        detector=detector,
+        calibration=calibration,
+        device=torch.device("cpu"),
     )
+
+
+def verify(path: Path) -> Manifest:
+    """The manifest of a file that is whole: its tensors are there, of the right shapes, and its name is its hash.
+
+    The tensors' values are looked at by `load` alone. Raises ArtifactError.
+    """
+    try:
+        with open_tensors(path) as file:
+            manifest = _read_manifest(file.metadata)
+            _check_places(file.places, manifest)
+            _check_hash(path, file.digest())
+            return manifest
+    except _FAULTS as error:
+        raise _refusal(path, error) from error
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest alone, without its tensors and without the check of the hash."""
     try:
-        _check_frame(path)
-        with safe_open(path, framework="pt") as file:
-            return _read_manifest(file.metadata() or {})
+        with open_tensors(path) as file:
+            return _read_manifest(file.metadata)
     except _FAULTS as error:
         raise _refusal(path, error) from error
 
 
 def _refusal(path: Path, error: Exception) -> ArtifactError:
-    if isinstance(error, ArtifactError):
-        reason = str(error)
-    elif isinstance(error, SafetensorError):
-        reason = f"it is truncated or damaged. {_COPY}"
-    else:
+    kind = type(error) if isinstance(error, ArtifactError) else ArtifactError
+    reason = str(error)
+    if isinstance(error, MemoryError):
+        kind, reason = ArtifactTooLarge, "there is not enough memory to load it."
+    elif not isinstance(error, ArtifactError):
         reason = f"it cannot be read ({error})."
-    return ArtifactError(f"{path} is not used: {reason}")
+    return kind(f"{path} is not used: {reason}")
 
 
-def _check_frame(path: Path) -> None:
-    """The header's claimed length against the file's, before anybody allocates for it."""
-    if not path.is_file():
-        raise ArtifactError("there is no such file.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(9)
-    claimed = int.from_bytes(start[:8], "little")
-    if len(start) < 9 or start[8:9] != b"{":
-        raise ArtifactError("it is not a safetensors file; artifacts are made by `jigsight train`.")
-    if claimed > _MAX_HEADER_BYTES:
-        raise ArtifactError(f"its header claims {claimed:,} bytes; at most {_MAX_HEADER_BYTES:,} are read.")
-    if 8 + claimed > size:
-        raise ArtifactError(f"it is truncated: {size:,} bytes, and its header alone claims {claimed:,}. {_COPY}")
-
-
-def _read_manifest(metadata: dict[str, str]) -> Manifest:
+def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
     if METADATA_KEY not in metadata:
         raise ArtifactError(f"its metadata has no '{METADATA_KEY}' entry; it was not made by `jigsight train`.")
     try:
-        document = json.loads(metadata[METADATA_KEY], object_pairs_hook=_without_duplicates)
+        document = json.loads(metadata[METADATA_KEY], object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"its manifest is not JSON ({error}).") from error
     version = document.get("format") if isinstance(document, dict) else None
@@ -178,45 +192,30 @@ def _read_manifest(metadata: dict[str, str]) -> Manifest:
     return manifest
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Readers of JSON differ in which of two equal keys they believe."""
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        raise ValueError("an object names a key twice")
-    return document
-
-
-def _check_hash(path: Path) -> str:
-    version = _digest(path)[:VERSION_DIGITS]
+def _check_hash(path: Path, digest: str) -> str:
+    version = digest[:VERSION_DIGITS]
     if path.name != version + SUFFIX:
-        raise ArtifactError(f"its name is not the hash of its content, so it was altered, damaged or renamed. {_COPY}")
+        raise ArtifactError(f"its name is not the hash of its content, so it was altered, damaged or renamed. {COPY}")
     return version
 
 
-def _read_tensors(file: Any, manifest: Manifest) -> dict[str, Tensor]:
-    """Names, shapes and types from the header against the manifest's, then the tensors themselves.
-
-    `file` is safetensors' `safe_open`, which carries no types.
-    """
+def _check_places(places: Mapping[str, Place], manifest: Manifest) -> dict[str, torch.dtype]:
+    """Names, shapes and types from the header against the manifest's; the types that the detector computes with."""
     with torch.device("meta"):  # shapes without memory, whatever sizes the manifest claims
         wanted = build_detector(manifest.detector).state_dict()
-    found = set(file.keys())
-    odd = sorted(found ^ (wanted.keys() | {SCORES}))
+    odd = sorted(places.keys() ^ (wanted.keys() | {SCORES}))
     if odd:
         raise ArtifactError(f"tensors are missing or left over: {', '.join(odd[:5])}.")
     for name, tensor in wanted.items():
-        piece = file.get_slice(name)
-        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
-        expected = _DTYPES[stored_dtype(name, tensor)]
-        if shape != tuple(tensor.shape) or dtype != expected:
+        place, expected = places[name], _NAMES[stored_dtype(name, tensor)]
+        if place.shape != tuple(tensor.shape) or place.dtype != expected:
             raise ArtifactError(
-                f"tensor {name} is {dtype} {shape}; its manifest asks for {expected} {tuple(tensor.shape)}."
+                f"tensor {name} is {place.dtype} {place.shape}; its manifest asks for {expected} {tuple(tensor.shape)}."
             )
-    scores = file.get_slice(SCORES)
-    if scores.get_dtype() != "F32" or scores.get_shape() != [manifest.dataset.images]:
+    scores = places[SCORES]
+    if scores.dtype != "F32" or scores.shape != (manifest.dataset.images,):
         raise ArtifactError(f"{SCORES} must hold one F32 score for each of {manifest.dataset.images} images.")
-    tensors = {name: file.get_tensor(name) for name in found}
-    return {name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in tensors.items()}
+    return {name: tensor.dtype for name, tensor in wanted.items()}
 
 
 def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
@@ -231,7 +230,7 @@ def _move(detector: Detector, place: torch.device) -> Detector:
         return detector.to(place)
     except torch.OutOfMemoryError as error:
         need = sum(tensor.nbytes for tensor in detector.state_dict().values()) / 1e6
-        raise ArtifactError(
+        raise ArtifactTooLarge(
             f"it does not fit on {place}: it needs about {need:,.0f} MB there. Use fewer categories, --device cpu, "
             "or train with a smaller scorer (--recipe small)."
         ) from error

@@ -7,6 +7,7 @@ JigSightError
 │   └── CorruptImage      begins like a picture but cannot be read to its end
 ├── WeightsError          backbone weights that cannot be had or do not fit
 ├── ArtifactError         an artifact file that must not be used
+│   └── ArtifactTooLarge  it is sound, but the device or the computer has no memory left for it
 ├── DeviceError           a device that is asked for and not there
 ├── ScoreError            the detector gave a score that is not a finite number
 ├── DatasetError          training or test pictures that are missing or unusable  (training)
@@ -41,6 +42,10 @@ class WeightsError(JigSightError):
 
 class ArtifactError(JigSightError):
     """An artifact file that must not be used, being damaged, altered or of another format, or that does not fit."""
+
+
+class ArtifactTooLarge(ArtifactError):
+    """A sound artifact that the device, or the computer, has no memory left for."""
 
 
 class DeviceError(JigSightError):

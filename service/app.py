@@ -24,9 +24,10 @@ from service.idempotency import InFlight
 from service.inspector import Inspector
 from service.metrics import Metrics
 from service.pictures import Pictures
-from service.registry import open_registry
+from service.registry.registry import open_registry
+from service.registry.watcher import watching
 from service.request_id import RequestId
-from service.routes import categories, health, inspections, metrics, open_inference
+from service.routes import activation, categories, health, inspections, metrics, open_inference
 from service.routes.metrics import at_the_moment
 from service.settings import Settings
 from service.state import Service, State
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 # Commits queue up behind one another anyway; drawing takes memory, and must not starve decoding.
 _STORING_THREADS = 8
 _READING_THREADS = 8
+_LOADING_THREADS = 64  # they wait for one that loads, and those of other categories must not wait for them
 _DRAWING_THREADS = 2
 
 DESCRIPTION = """Pictures of parts in, verdicts out.
@@ -75,7 +77,14 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (inspections.router, categories.router, health.router, open_inference.router, metrics.router):
+    for router in (
+        inspections.router,
+        categories.router,
+        activation.router,
+        health.router,
+        open_inference.router,
+        metrics.router,
+    ):
         app.include_router(router)
     openapi.install(app)
     return app
@@ -92,9 +101,11 @@ def open_service(settings: Settings) -> Iterator[Service]:
         database = open_database(settings.url)
         stack.callback(database.close)
         artifacts, inspections_ = Artifacts(database), Inspections(database)
-        activated = {each.category: each.version for each in artifacts.activations().values()}
-        registry = open_registry(settings.artifacts, device=device, activated=activated)
-        artifacts.remember(each for entry in registry.entries.values() for each in entry.versions.items())
+        budget = settings.memory_budget
+        registry = open_registry(settings.artifacts, device=device, artifacts=artifacts, budget=budget)
+        if settings.preload:
+            registry.preload()
+        stack.enter_context(watching(registry.look, seconds=settings.scan_seconds))
         counted = Metrics()
         writer = Writer(inspections_)
         writer.start()
@@ -108,7 +119,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
         engine.start()
         stack.callback(engine.stop, timeout=settings.stop_seconds)
         pictures = Pictures(settings.pictures)
-        reading = CapacityLimiter(_READING_THREADS)
+        loading, reading = CapacityLimiter(_LOADING_THREADS), CapacityLimiter(_READING_THREADS)
         service = Service(
             settings=settings,
             device=device,
@@ -132,8 +143,11 @@ def open_service(settings: Settings) -> Iterator[Service]:
                 gate=UploadGate(limit=settings.upload_limit, seconds=settings.upload_seconds),
                 decoding=CapacityLimiter(settings.decode_threads),
                 storing=CapacityLimiter(_STORING_THREADS),
+                loading=loading,
                 reading=reading,
             ),
+            loading=loading,
+            changing=CapacityLimiter(1),
             reading=reading,
             drawing=CapacityLimiter(_DRAWING_THREADS),
             stopping=threading.Event(),

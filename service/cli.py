@@ -51,12 +51,16 @@ def serve(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to judge.", show_default="auto")] = None,
     keep_images: Annotated[KeepImages | None, typer.Option(help="Which pictures to keep.", show_default="all")] = None,
+    preload: Annotated[
+        bool | None, typer.Option("--preload", help="Load all active artifacts at start, not on first use.")
+    ] = None,
 ) -> None:
     """Judge pictures over HTTP, with every artifact of a folder. Ctrl-C ends it.
 
     Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
     JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
-    JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT, JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
+    JIGSIGHT_MEMORY_BUDGET, JIGSIGHT_SCAN_SECONDS, JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT,
+    JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
     """
     given: dict[str, Any] = {
         "host": host,
@@ -65,6 +69,7 @@ def serve(
         "data": data,
         "device": device,
         "keep_images": keep_images,
+        "preload": preload,
     }
     settings = _settings({name: value for name, value in given.items() if value is not None})
     _check(settings)
@@ -123,7 +128,13 @@ def _announce(listener: socket.socket, service: Service) -> None:
     address, registry = f"http://{f'[{host}]' if ':' in host else host}:{port}", service.registry
     lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
     for category, entry in registry.entries.items():
-        lines.append(f"  category       {category} ({entry.active.manifest.kind}, version {entry.active.version})")
+        lines.append(f"  category       {category} ({entry.manifest.kind}, version {entry.version})")
+        lines += [
+            f"  newer          {category} version {version} waits; to activate it:\n"
+            f"                 curl -X POST {address}/v1/categories/{category}/activate "
+            f"-H 'Content-Type: application/json' -d '{{\"version\": \"{version}\"}}'"
+            for version in entry.newer
+        ]
     lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
     if not registry.entries:
         lines.append(f"  nothing to serve: there is no usable artifact in {registry.folder}")

@@ -2,10 +2,13 @@
 
 ServiceError
 ├── UnknownCategory     404
+├── UnknownVersion      404
 ├── UnknownInspection   404
 ├── VersionNotActive    404  only the active version of a category judges
 ├── ImageNotKept        404  by the policy that was in force
 ├── ImageGone           410  it was kept, but its file is no longer there
+├── VersionRefused      409  its file cannot be used, so it cannot be activated
+├── NothingToRollBack   409
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
 ├── BadInference        400  a request of the Open Inference Protocol that cannot be read, or asks for what is not there
@@ -15,6 +18,7 @@ ServiceError
 ├── QueueFull           503  with Retry-After
 ├── TooManyUploads      503  with Retry-After
 ├── NotReady            503
+├── ArtifactUnavailable 503  the category's active artifact cannot be loaded; no other one takes its place
 ├── EngineStopped       503
 ├── DeadlinePassed      503  with Retry-After
 ├── RequestInFlight     409  with Retry-After: the same Idempotency-Key
@@ -47,6 +51,24 @@ class UnknownCategory(ServiceError):
     def __init__(self, category: str, *, known: list[str]) -> None:
         served = f"Served are: {', '.join(known)}." if known else "None is: train one with `jigsight train`."
         super().__init__(f"There is no category {category!r}. {served}")
+
+
+class UnknownVersion(ServiceError):
+    """The category has no file of this version."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class VersionRefused(ServiceError):
+    """The version's file cannot be used; what was active still is."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class NothingToRollBack(ServiceError):
+    """The category's active version is its first."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class UnknownInspection(ServiceError):
@@ -130,6 +152,13 @@ class TooManyUploads(ServiceError):
 
 class NotReady(ServiceError):
     """The service cannot judge at present."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 5
+
+
+class ArtifactUnavailable(ServiceError):
+    """The category's active artifact cannot be loaded at present. It is tried again by itself."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 5

@@ -24,10 +24,11 @@ from models.images import decode, media_type
 from service import maps
 from service.connection import Gone, while_connected
 from service.engine import Engine, Reading
+from service.errors import VersionNotActive
 from service.idempotency import InFlight, check_same
 from service.metrics import Metrics
 from service.pictures import Pictures, digest_of
-from service.registry import Registry
+from service.registry.registry import Registry
 from service.settings import KeepImages
 from service.storage.inspections import Addition, Inspections, Record
 from service.storage.writer import Writer
@@ -76,6 +77,7 @@ class Inspector:
     gate: UploadGate
     decoding: CapacityLimiter
     storing: CapacityLimiter
+    loading: CapacityLimiter
     reading: CapacityLimiter
 
     async def inspect(
@@ -83,11 +85,12 @@ class Inspector:
     ) -> tuple[Record, bool]:
         """The committed inspection of one picture, and whether it had been answered before.
 
-        `read` is awaited once there is a place for it. Raises QueueFull, TooManyUploads, UploadTooSlow, what `read`
-        raises, an ImageError, JudgingFailed, ScoreError, DeadlinePassed, EngineStopped, StoreUnavailable,
+        `read` is awaited once there is a place for it. Raises UnknownCategory, ArtifactUnavailable,
+        QueueFull, TooManyUploads, UploadTooSlow, what `read` raises, an ImageError, JudgingFailed, ScoreError, DeadlinePassed, EngineStopped, StoreUnavailable,
         RequestInFlight, KeyReused or ClientDisconnect.
         """
         begun = time.perf_counter()
+        self.registry.entry(category)
         with self.in_flight.hold(request.sender, request.idempotency_key), self.engine.admit(category):
             async with self.gate.enter():
                 upload = await read()
@@ -104,14 +107,17 @@ class Inspector:
         self.metrics.stage("total", time.perf_counter() - begun)
         return record, False
 
-    async def inspect_all(self, category: str, uploads: Sequence[Upload], request: Request) -> list[Record]:
+    async def inspect_all(
+        self, category: str, uploads: Sequence[Upload], request: Request, *, version: str | None = None
+    ) -> list[Record]:
         """The committed inspections of several pictures: all are judged by one artifact and stored, or none is.
 
-        Raises what `inspect` does, but for idempotency keys.
+        Raises VersionNotActive for a `version` that is not the active one, and what `inspect` does.
         """
         begun = time.perf_counter()
+        self.registry.entry(category)
         with self.engine.admit(category, len(uploads)):
-            records = await self._judge(category, uploads, request)
+            records = await self._judge(category, uploads, request, version=version)
         self.metrics.stage("total", time.perf_counter() - begun)
         return records
 
@@ -125,8 +131,18 @@ class Inspector:
             check_same(first, category, upload)
         return first
 
-    async def _judge(self, category: str, uploads: Sequence[Upload], request: Request) -> list[Record]:
-        artifact = self.registry.entry(category).active
+    async def _artifact(self, category: str, version: str | None) -> Artifact:
+        artifact = self.registry.loaded(category)
+        if artifact is None:
+            artifact = await to_thread.run_sync(self.registry.artifact, category, limiter=self.loading)
+        if version not in (None, artifact.version):
+            raise VersionNotActive(category, str(version), active=artifact.version)
+        return artifact
+
+    async def _judge(
+        self, category: str, uploads: Sequence[Upload], request: Request, *, version: str | None = None
+    ) -> list[Record]:
+        artifact = await self._artifact(category, version)
         decoding = (
             to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding) for upload in uploads
         )
@@ -159,7 +175,8 @@ class Inspector:
         """Judge, and keep the picture if the policy says so."""
         if not math.isfinite(reading.score):
             raise ScoreError(f"This picture could not be judged: its score is {reading.score}.")
-        judgement = artifact.judge(reading.score, reading.map, size=picture.size)
+        threshold = self.registry.threshold(artifact.manifest.category, artifact.version)
+        judgement = artifact.judge(reading.score, reading.map, size=picture.size, threshold=threshold)
         kept = self.keep_images == "all" or (self.keep_images == "rejects" and judgement.verdict == "fail")
         digest = self.pictures.keep(upload.data) if kept else digest_of(upload.data)
         height, width = picture.size

@@ -13,7 +13,7 @@ from service.engine import Engine
 from service.inspector import Inspector
 from service.metrics import Metrics
 from service.pictures import Pictures
-from service.registry import Registry
+from service.registry.registry import Registry
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.database import Database
@@ -34,6 +34,8 @@ class Service:
     inspections: Inspections
     pictures: Pictures
     inspector: Inspector
+    loading: CapacityLimiter  # threads that wait for an artifact to be loaded
+    changing: CapacityLimiter  # threads that change what is active, one after the other
     reading: CapacityLimiter  # threads that look things up in the database
     drawing: CapacityLimiter  # threads that render heatmaps
     stopping: threading.Event  # set when the process has been told to end

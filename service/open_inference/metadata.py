@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.open_inference.parts import IMAGE, SERIAL, STATION
 from service.open_inference.results import OUTPUTS
-from service.registry import Entry
+from service.registry.view import Entry
 
 EXTENSIONS = ["binary_tensor_data"]
 PLATFORM = "jigsight"
@@ -101,8 +101,8 @@ _OUTPUTS = [
 def model_metadata(entry: Entry) -> ModelMetadata:
     """The metadata of a category."""
     return ModelMetadata(
-        name=entry.active.manifest.category,
-        versions=[entry.active.version],
+        name=entry.category,
+        versions=[entry.version],
         platform=PLATFORM,
         inputs=_INPUTS,
         outputs=_OUTPUTS,
@@ -112,14 +112,11 @@ def model_metadata(entry: Entry) -> ModelMetadata:
 def index(entries: Iterable[Entry], *, wanted: IndexRequest) -> list[IndexEntry]:
     """Every version of every category, or those that judge."""
     listed = [
-        _index_entry(entry.active.manifest.category, version, active=entry.active.version)
-        for entry in entries
-        for version in entry.versions
+        _index_entry(entry, version) for entry in entries for version in dict.fromkeys([*entry.versions, entry.version])
     ]
     return [each for each in listed if each.state == "READY" or not wanted.ready]
 
 
-def _index_entry(category: str, version: str, *, active: str) -> IndexEntry:
-    if version == active:
-        return IndexEntry(name=category, version=version, state="READY", reason="")
-    return IndexEntry(name=category, version=version, state="UNAVAILABLE", reason=f"the active version is {active}")
+def _index_entry(entry: Entry, version: str) -> IndexEntry:
+    reason = entry.problem or "" if version == entry.version else f"the active version is {entry.version}"
+    return IndexEntry(name=entry.category, version=version, state="UNAVAILABLE" if reason else "READY", reason=reason)

@@ -31,12 +31,9 @@ async def ready(service: Running) -> Ready:
 
 
 def _reasons(service: Service) -> list[str]:
-    reasons = []
+    reasons = service.registry.ailments()
     if service.stopping.is_set():
         reasons.append("the service is stopping")
-    if not service.registry.entries:
-        refused = len(service.registry.refused)
-        reasons.append(f"no category is served ({refused} refused, see /v1/categories)")
     if not (service.engine.alive and service.inspector.writer.alive):
         reasons.append("the engine takes no parts")
     try:

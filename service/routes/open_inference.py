@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Body, Header, Request, Response
 
 from service.asking import inspection_request
-from service.errors import EncodedBody, EngineStopped, VersionNotActive
+from service.errors import ArtifactUnavailable, EncodedBody, EngineStopped, VersionNotActive
 from service.open_inference.messages import (
     LENGTH_HEADER,
     InferenceRequest,
@@ -33,7 +33,7 @@ from service.open_inference.parts import read_parts
 from service.open_inference.refusals import documented
 from service.open_inference.results import Wanted, read_wanted, write_results
 from service.openapi import REFERENCES
-from service.registry import Entry
+from service.registry.view import Entry
 from service.state import Running, Service
 from service.uploads import Upload
 
@@ -118,7 +118,7 @@ async def model_version_ready(model: str, version: str, service: Running) -> Mod
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(model: str, request: Request, service: Running, header_length: _HeaderLength = None) -> Response:
     """Judge pictures of parts. The inspections have been stored when they are answered."""
-    return await _infer(request, service, _entry(service, model), header_length)
+    return await _infer(request, service, _entry(service, model).category, None, header_length)
 
 
 @router.post("/models/{model}/versions/{version}/infer", **_INFER)
@@ -126,27 +126,30 @@ async def infer_version(
     model: str, version: str, request: Request, service: Running, header_length: _HeaderLength = None
 ) -> Response:
     """Judge pictures of parts, if this version is the active one."""
-    return await _infer(request, service, _entry(service, model, version), header_length)
+    return await _infer(request, service, _entry(service, model, version).category, version, header_length)
 
 
 def _entry(service: Service, model: str, version: str | None = None) -> Entry:
     entry = service.registry.entry(model)
-    if version not in (None, entry.active.version):
-        raise VersionNotActive(model, str(version), active=entry.active.version)
+    if version not in (None, entry.version):
+        raise VersionNotActive(model, str(version), active=entry.version)
     return entry
 
 
 def _ready(service: Service, entry: Entry) -> ModelReady:
     if not service.engine.alive:
         raise EngineStopped("The engine takes no parts.")
-    return ModelReady(name=entry.active.manifest.category)
+    if service.registry.loaded(entry.category) is None and (problem := service.registry.problem(entry.category)):
+        raise ArtifactUnavailable(problem)
+    return ModelReady(name=entry.category)
 
 
-async def _infer(request: Request, service: Service, entry: Entry, header_length: str | None) -> Response:
-    category = entry.active.manifest.category
+async def _infer(
+    request: Request, service: Service, category: str, version: str | None, header_length: str | None
+) -> Response:
     asked = inspection_request(request, service)
     wanted, uploads = await _read(request, service, category, header_length)
-    records = await service.inspector.inspect_all(category, uploads, asked)
+    records = await service.inspector.inspect_all(category, uploads, asked, version=version)
     answer = partial(write_results, wanted, records, service.inspections.score_map)
     content, length = await to_thread.run_sync(answer, limiter=service.reading)
     if length is None:

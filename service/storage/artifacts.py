@@ -4,10 +4,10 @@ All of it is appended and nothing overwritten: how a part was judged in spring c
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from models.manifest import Manifest
 from service.storage.audit import Change, note
@@ -33,6 +33,9 @@ class ThresholdChange:
     false_reject_rate: float | None
     set_at: datetime
     set_by: str
+
+
+_ACTIVATION = tuple(ACTIVATIONS.c[field.name] for field in fields(Activation))
 
 
 class Artifacts:
@@ -66,48 +69,42 @@ class Artifacts:
             if new:
                 connection.execute(insert(ARTIFACTS), new)
 
-    def activate(self, category: str, version: str, *, change: Change) -> None:
+    def activate(self, category: str, version: str, *, change: Change) -> Activation:
         """Make a remembered version the active one of its category."""
-        row = {
-            "category": category,
-            "version": version,
-            "activated_at": datetime.now(UTC),
-            "activated_by": change.actor,
-        }
         with self._database.transaction() as connection:
-            connection.execute(insert(ACTIVATIONS).values(row))
-            note(connection, change)
+            return _activate(connection, category, version, change=change)
+
+    def activate_first(self, category: str, version: str, *, change: Change) -> Activation:
+        """The same, unless the category has an active version by now: then that one, and nothing is changed."""
+        latest = select(*_ACTIVATION).where(ACTIVATIONS.c.category == category).order_by(ACTIVATIONS.c.id.desc())
+        with self._database.adding() as connection:  # one transaction at a time, in whatever process
+            row = connection.execute(latest.limit(1)).one_or_none()
+            if row is not None:
+                return Activation(**row._mapping)
+            return _activate(connection, category, version, change=change)
 
     def activations(self) -> Mapping[str, Activation]:
         """Category -> its last activation, for the categories that have one."""
         latest = select(func.max(ACTIVATIONS.c.id)).group_by(ACTIVATIONS.c.category)
-        columns = [column for column in ACTIVATIONS.c if column.name != "id"]
         with self._database.reading() as connection:
-            rows = connection.execute(select(*columns).where(ACTIVATIONS.c.id.in_(latest)))
+            rows = connection.execute(select(*_ACTIVATION).where(ACTIVATIONS.c.id.in_(latest)))
             return {row.category: Activation(**row._mapping) for row in rows}
 
     def history(self, category: str) -> list[Activation]:
         """A category's activations, newest first."""
-        columns = [column for column in ACTIVATIONS.c if column.name != "id"]
-        wanted = select(*columns).where(ACTIVATIONS.c.category == category).order_by(ACTIVATIONS.c.id.desc())
+        wanted = select(*_ACTIVATION).where(ACTIVATIONS.c.category == category).order_by(ACTIVATIONS.c.id.desc())
         with self._database.reading() as connection:
             return [Activation(**row._mapping) for row in connection.execute(wanted)]
 
     def set_threshold(
         self, category: str, version: str, *, value: float | None, false_reject_rate: float | None, change: Change
-    ) -> None:
+    ) -> ThresholdChange:
         """Let a version fail at another value from now on; None: at its manifest's again."""
-        row = {
-            "category": category,
-            "version": version,
-            "value": value,
-            "false_reject_rate": false_reject_rate,
-            "set_at": datetime.now(UTC),
-            "set_by": change.actor,
-        }
+        made = ThresholdChange(value, false_reject_rate, set_at=datetime.now(UTC), set_by=change.actor)
         with self._database.transaction() as connection:
-            connection.execute(insert(THRESHOLDS).values(row))
+            connection.execute(insert(THRESHOLDS).values(category=category, version=version, **asdict(made)))
             note(connection, change)
+        return made
 
     def thresholds(self) -> Mapping[tuple[str, str], ThresholdChange]:
         """(category, version) -> the last change of its threshold, for the versions that have one."""
@@ -120,3 +117,10 @@ class Artifacts:
                 )
                 for row in rows
             }
+
+
+def _activate(connection: Connection, category: str, version: str, *, change: Change) -> Activation:
+    made = Activation(category, version, activated_at=datetime.now(UTC), activated_by=change.actor)
+    connection.execute(insert(ACTIVATIONS).values(asdict(made)))
+    note(connection, change)
+    return made

@@ -15,7 +15,6 @@ from service.problems import UnexpectedErrors
 from service.request_id import RequestId
 from service.settings import Settings
 from service.state import Service
-from service.storage.audit import Change
 
 
 def test_nothing_is_opened_before_the_lifespan(settings: Settings) -> None:
@@ -99,7 +98,7 @@ def test_a_dead_engine_is_not_live(client: TestClient, good: Callable[[int], byt
         raise SystemExit("as if memory had run out")
 
     service: Service = client.app_state["service"]
-    service.registry.entry("plate").active.detector.register_forward_hook(die)
+    service.registry.artifact("plate").detector.register_forward_hook(die)
     assert client.post("/v1/categories/plate/inspections", content=good(1)).status_code == 503
     service.engine.stop()  # waits for the thread's end
     answer = client.get("/v2/health/live")
@@ -132,26 +131,13 @@ def test_with_nothing_to_serve_it_is_not_ready(settings: Settings, tmp_path: Pat
 def test_categories_and_one_of_them(client: TestClient, artifact_path: Path) -> None:
     (category,) = client.get("/v1/categories").json()["categories"]
     assert (category["category"], category["version"]) == ("plate", artifact_path.stem)
-    assert category["versions"] == [artifact_path.stem]
+    assert category["versions"] == [{"version": artifact_path.stem, "active": True, "newer": False}]
+    assert category["activated_by"] == "jigsight"
     assert category["good_images"] == 24
     detail = client.get(category["links"]["self"]).json()
     assert detail["manifest"]["detector"]["arch"] == category["architecture"] == "resnet18"
     assert detail["threshold"] == category["threshold"]
     assert category["threshold"]["attainable_false_reject_rate"] == pytest.approx(1 / 25)
-
-
-def test_which_version_is_active_survives_a_restart(
-    make: Callable[..., Path], settings: Settings, tmp_path: Path
-) -> None:
-    older, newer = (make(tmp_path / "artifacts", seed=seed).stem for seed in (1, 2))
-    app = settings.model_copy(update={"artifacts": tmp_path / "artifacts"})
-    with TestClient(create_app(app)) as client:
-        assert client.get("/v1/categories/plate").json()["version"] == newer
-        service: Service = client.app_state["service"]
-        service.artifacts.activate("plate", older, change=Change("me", "activate", "category plate"))
-    with TestClient(create_app(app)) as client:
-        assert client.get("/v1/categories/plate").json()["version"] == older
-        assert client.get("/v1/categories/plate").json()["versions"] == [older, newer]
 
 
 def test_the_documentation_needs_no_internet(client: TestClient) -> None:

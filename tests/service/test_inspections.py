@@ -160,7 +160,7 @@ def test_a_restart_forgets_nothing_even_without_the_artifact(
     with TestClient(create_app(moved)) as client:
         assert client.get(before["links"]["self"]).json() == before
         assert client.get(before["links"]["heatmap"]).content == overlay
-        assert client.post(POST, content=bad(1)).status_code == 404
+        assert client.post(POST, content=bad(1)).status_code == 503
 
 
 def test_an_unknown_category_names_those_that_there_are(client: TestClient, good: Picture) -> None:
@@ -191,7 +191,7 @@ def test_a_part_in_hand_takes_a_place_until_it_is_answered(settings: Settings, g
         assert leave.wait(timeout=60)
 
     with TestClient(create_app(settings.model_copy(update={"queue_limit": 1}))) as client, ThreadPoolExecutor(1) as one:
-        running(client).registry.entry("plate").active.detector.register_forward_pre_hook(hold)
+        running(client).registry.artifact("plate").detector.register_forward_pre_hook(hold)
         first = one.submit(client.post, POST, content=good(1))
         assert entered.wait(timeout=60)
         assert client.post(POST, content=good(2)).status_code == 503
@@ -215,7 +215,7 @@ def test_more_at_once_than_there_are_places_is_answered_too(settings: Settings, 
 def test_a_score_that_is_no_number_is_never_a_pass(
     client: TestClient, settings: Settings, good: Picture, value: float
 ) -> None:
-    scorer = running(client).registry.entry("plate").active.detector.scorer
+    scorer = running(client).registry.artifact("plate").detector.scorer
     with torch.no_grad():
         scorer.mean1.fill_(value)
     answer = client.post(POST, content=good(1))

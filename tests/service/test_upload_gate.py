@@ -148,7 +148,7 @@ def test_a_part_that_is_being_judged_is_through_the_gate(settings: Settings, goo
             entered.set()
             assert leave.wait(timeout=60)
 
-        service.registry.entry("plate").active.detector.register_forward_pre_hook(hold)
+        service.registry.artifact("plate").detector.register_forward_pre_hook(hold)
         answers: list[int] = []
         first = threading.Thread(target=lambda: answers.append(client.post(POST, content=good(1)).status_code))
         first.start()

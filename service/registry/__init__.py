@@ -1,0 +1,1 @@
+"""The registry: artifacts in a folder -> the one that judges each category, loaded, within a memory budget."""

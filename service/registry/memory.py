@@ -1,0 +1,166 @@
+"""The artifacts that are loaded: each once, within a budget, backbones with the same weights shared.
+
+Who is used longest ago goes first when there is no room. Whoever holds an artifact that has gone can go on using it:
+it is freed with its last holder. One is loaded at a time, so beyond the budget there is at most that one.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+from models.artifact import Artifact, load
+from models.backbone import Backbone
+from models.errors import ArtifactTooLarge
+from models.weights import fingerprint
+from service.registry.scan import Sound
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]  # category, version
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    artifact: Artifact
+    backbone: str  # its fingerprint
+    backbone_bytes: int
+    own_bytes: int  # of all that is not the backbone
+
+
+class Memory:
+    """Loaded artifacts on one device. `budget` is in bytes of tensors; None: no limit. Safe in any thread."""
+
+    def __init__(self, device: torch.device, *, budget: int | None) -> None:
+        self.device = device
+        self.budget = budget
+        self._loaded: OrderedDict[Key, _Loaded] = OrderedDict()  # last used last
+        self._coming: dict[Key, Future[Artifact]] = {}
+        self._backbones: WeakValueDictionary[str, Backbone] = WeakValueDictionary()
+        self._lock = threading.Lock()  # never held for long: the event loop waits for it
+        self._door = threading.Lock()  # held while an artifact is loaded
+
+    def get(self, key: Key) -> Artifact | None:
+        """A loaded artifact, which is thereby used; None if it is not loaded. Does not wait."""
+        with self._lock:
+            if key not in self._loaded:
+                return None
+            self._loaded.move_to_end(key)
+            return self._loaded[key].artifact
+
+    def load(self, file: Sound, *, sacrifices: int = 1) -> Artifact:
+        """The artifact of a file, loaded if it is not yet, by one thread however many ask. Raises ArtifactError.
+
+        If the device is full, up to `sacrifices` others go, within the budget or not.
+        """
+        key = (file.category, file.version)
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                return self._loaded[key].artifact
+            coming = self._coming.get(key)
+            if mine := coming is None:
+                coming = self._coming[key] = Future()
+        assert coming is not None
+        if mine:
+            self._fulfil(coming, key, file, sacrifices)
+        return coming.result()
+
+    def keep(self, keys: Collection[Key]) -> None:
+        """Let go of all artifacts but these."""
+        with self._lock:
+            for key in self._loaded.keys() - set(keys):
+                self._evict(key)
+
+    @property
+    def sizes(self) -> Mapping[Key, int]:
+        """The bytes of each loaded artifact's tensors, those of a shared backbone included."""
+        with self._lock:
+            return {key: each.own_bytes + each.backbone_bytes for key, each in self._loaded.items()}
+
+    @property
+    def bytes(self) -> int:
+        """What is counted against the budget: a backbone that several share counts once."""
+        with self._lock:
+            return _total(self._loaded.values())
+
+    def _fulfil(self, coming: "Future[Artifact]", key: Key, file: Sound, sacrifices: int) -> None:
+        try:
+            with self._door:
+                artifact = self._admit(key, file, sacrifices)
+        except BaseException as error:
+            with self._lock:
+                del self._coming[key]
+            coming.set_exception(error)
+        else:
+            with self._lock:
+                del self._coming[key]
+            coming.set_result(artifact)
+
+    def _admit(self, key: Key, file: Sound, sacrifices: int) -> Artifact:
+        while True:
+            try:
+                return self._place(key, file)
+            except ArtifactTooLarge as error:
+                if sacrifices == 0 or not self._make_way():
+                    raise
+                logger.warning("%s The artifact that was not used for longest makes way for it.", error)
+            sacrifices -= 1
+            if self.device.type == "cuda":  # after the except block, whose traceback holds what was half moved
+                torch.cuda.empty_cache()
+
+    def _place(self, key: Key, file: Sound) -> Artifact:
+        """Read a file, make room for it within the budget, and put it on the device."""
+        artifact = load(file.path)
+        detector = artifact.detector
+        digest = fingerprint(detector.backbone.state_dict())
+        backbone_bytes = _bytes(detector.backbone)
+        own_bytes = _bytes(detector) - backbone_bytes
+        shared = self._backbones.get(digest)
+        if shared is not None:  # it is in use: moving the detector must not touch it, even to leave it in place
+            detector.backbone = Backbone({}, detector.backbone.ends)
+        loaded = _Loaded(artifact, digest, backbone_bytes, own_bytes)
+        self._make_room(loaded)
+        artifact = artifact.to(self.device)
+        if shared is not None:
+            detector.backbone = shared
+        self._backbones[digest] = detector.backbone
+        with self._lock:
+            self._loaded[key] = _Loaded(artifact, digest, backbone_bytes, own_bytes)
+        logger.info("loaded %s on %s", file.path, self.device)
+        return artifact
+
+    def _make_room(self, newcomer: _Loaded) -> None:
+        if self.budget is None:
+            return
+        with self._lock:
+            while self._loaded and _total([*self._loaded.values(), newcomer]) > self.budget:
+                self._evict(next(iter(self._loaded)))
+        if (need := _total([newcomer])) > self.budget:
+            logger.warning("%s takes %d bytes, the whole budget is %d", newcomer.artifact.path, need, self.budget)
+
+    def _make_way(self) -> bool:
+        with self._lock:
+            if not self._loaded:
+                return False
+            self._evict(next(iter(self._loaded)))
+            return True
+
+    def _evict(self, key: Key) -> None:
+        del self._loaded[key]
+        logger.info("category %s, version %s is no longer kept in memory", *key)
+
+
+def _total(loaded: Collection[_Loaded]) -> int:
+    backbones = {each.backbone: each.backbone_bytes for each in loaded}
+    return sum(each.own_bytes for each in loaded) + sum(backbones.values())
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())

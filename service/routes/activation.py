@@ -1,0 +1,69 @@
+"""What an administrator changes about a category: which version judges, and where it fails."""
+
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+
+from service.access.acting import Acting
+from service.access.principal import Principal
+from service.problems import documented
+from service.registry import changes
+from service.registry.changes import Author
+from service.registry.view import Entry
+from service.request_id import request_id
+from service.routes.categories import shown, threshold
+from service.schemas import Category, Threshold, WishedThreshold, WishedVersion
+from service.state import Running, Service
+
+router = APIRouter(prefix="/v1/categories", tags=["categories"])
+
+_REFUSALS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_CONFLICT = documented(HTTPStatus.CONFLICT)
+_BODY = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # not text, or too long
+
+
+@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY)  # scope: admin
+async def activate(
+    category: str, wished: WishedVersion, request: Request, service: Running, principal: Acting
+) -> Category:
+    """Let another version judge from now on. It is loaded first; no part that is in hand fails."""
+    change = partial(changes.activate, service.registry, category, wished.version)
+    return shown(request, service.registry, await _made(change, request, service, principal))
+
+
+@router.post("/{category}/rollback", responses=_REFUSALS | _CONFLICT)  # scope: admin
+async def roll_back(category: str, request: Request, service: Running, principal: Acting) -> Category:
+    """Let the version judge that was active before the present one. Twice: the one before that."""
+    change = partial(changes.roll_back, service.registry, category)
+    return shown(request, service.registry, await _made(change, request, service, principal))
+
+
+@router.put("/{category}/threshold", responses=_REFUSALS | _BODY)  # scope: admin
+async def set_threshold(
+    category: str, wished: WishedThreshold, request: Request, service: Running, principal: Acting
+) -> Threshold:
+    """Let the active version fail at another score, from the next part on; without a wish, at its own again."""
+    if wished.false_reject_rate is not None:
+        change = partial(changes.set_false_reject_rate, service.registry, category, wished.false_reject_rate)
+    elif wished.value is not None:
+        change = partial(changes.set_threshold, service.registry, category, wished.value)
+    else:
+        change = partial(changes.reset_threshold, service.registry, category)
+    entry = await _made(change, request, service, principal)
+    return threshold(entry.manifest, entry.threshold)
+
+
+@router.delete("/{category}/threshold", responses=_REFUSALS)  # scope: admin
+async def reset_threshold(category: str, request: Request, service: Running, principal: Acting) -> Threshold:
+    """Let the active version fail at its artifact's own threshold again."""
+    entry = await _made(partial(changes.reset_threshold, service.registry, category), request, service, principal)
+    return threshold(entry.manifest, entry.threshold)
+
+
+async def _made(change: Callable[..., Entry], request: Request, service: Service, principal: Principal) -> Entry:
+    """What has come of a change, made in a thread in the name of whoever asks."""
+    author = Author(principal.name, request_id(request.scope))
+    return await to_thread.run_sync(partial(change, author=author), limiter=service.changing)

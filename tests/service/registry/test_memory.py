@@ -1,0 +1,162 @@
+"""Loading: once, within the budget, shared backbones, and that eviction breaks nobody."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import artifact as module
+from models.artifact import Artifact, load
+from models.errors import ArtifactError, ArtifactTooLarge
+from models.images import decode
+from service.engine import detect
+from service.registry import memory as memory_module
+from service.registry.memory import Memory
+from service.registry.scan import Folder, Sound
+
+Put = Callable[..., Path]
+Picture = Callable[[int], bytes]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def files(put: Put, folder: Path, library: dict[str, Path]) -> dict[str, Sound]:
+    put(*library)
+    found = Folder(folder).look().sound
+    return {name: found[path.parent.name][path.stem] for name, path in library.items()}
+
+
+def key(file: Sound) -> tuple[str, str]:
+    return file.category, file.version
+
+
+def size(file: Sound) -> int:
+    return sum(tensor.nbytes for tensor in load(file.path).detector.state_dict().values())
+
+
+def score(artifact: Artifact, data: bytes) -> float:
+    return detect(artifact, [artifact.detector.preprocess.resize(decode(data))])[0].score
+
+
+def test_many_who_ask_get_one_artifact_from_one_load(files: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[Path] = []
+    begun = threading.Barrier(8)
+
+    def counted(path: Path) -> Artifact:
+        loads.append(path)
+        return load(path)
+
+    monkeypatch.setattr(memory_module, "load", counted)
+    memory = Memory(CPU, budget=None)
+
+    def ask() -> Artifact:
+        begun.wait()
+        return memory.load(files["a"])
+
+    with ThreadPoolExecutor(8) as pool:
+        given = [each.result() for each in [pool.submit(ask) for _ in range(8)]]
+    assert len({id(artifact) for artifact in given}) == 1
+    assert loads == [files["a"].path]
+    assert memory.get(key(files["a"])) is given[0]
+
+
+def test_equal_backbones_are_one_and_judge_as_before(files: dict[str, Sound], good: Picture, bad: Picture) -> None:
+    memory = Memory(CPU, budget=None)
+    plate, ring, other = (memory.load(files[name]) for name in ("a", "ring", "b"))
+    assert ring.detector.backbone is plate.detector.backbone
+    assert other.detector.backbone is not plate.detector.backbone
+    for name, artifact in (("a", plate), ("ring", ring), ("b", other)):
+        alone = load(files[name].path)
+        for data in (good(1), bad(1)):
+            assert score(artifact, data) == score(alone, data)
+    backbone = sum(tensor.nbytes for tensor in plate.detector.backbone.state_dict().values())
+    total = sum(size(files[name]) for name in ("a", "ring", "b"))
+    assert memory.bytes == total - backbone
+    assert sum(memory.sizes.values()) == total
+
+
+def test_beyond_the_budget_the_one_unused_for_longest_goes(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=2 * size(files["a"]) + 1000)
+    for name in ("a", "b"):
+        memory.load(files[name])
+    assert memory.get(key(files["a"])) is not None  # used: b is the one now
+    memory.load(files["c"])
+    assert set(memory.sizes) == {key(files["a"]), key(files["c"])}
+    assert memory.bytes <= 2 * size(files["a"]) + 1000
+    memory.load(files["ring"])  # little of its own beside a's backbone
+    assert key(files["ring"]) in memory.sizes
+
+
+def test_whoever_holds_an_evicted_artifact_goes_on(files: dict[str, Sound], good: Picture) -> None:
+    memory = Memory(CPU, budget=1)
+    first = memory.load(files["a"])
+    before = score(first, good(1))
+    second = memory.load(files["ring"])
+    assert list(memory.sizes) == [key(files["ring"])]  # the budget is too small for any: one stays
+    assert second.detector.backbone is first.detector.backbone  # still alive, so still shared
+    assert score(first, good(1)) == before
+    assert memory.get(key(files["a"])) is None
+
+
+def test_what_nobody_holds_is_freed(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=None)
+    gone = [weakref.ref(memory.load(files[name]).detector.scorer) for name in ("a", "ring")]
+    memory.keep([key(files["ring"])])
+    gc.collect()
+    assert [each() is None for each in gone] == [True, False]
+    memory.keep([])
+    gc.collect()
+    assert [each() for each in gone] == [None, None]
+    assert memory.bytes == 0
+
+
+def test_an_error_reaches_all_who_ask_and_the_next_tries_again(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=None)
+    path = files["a"].path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with ThreadPoolExecutor(4) as pool:
+        for asked in [pool.submit(memory.load, files["a"]) for _ in range(4)]:
+            assert isinstance(asked.exception(), ArtifactError)
+    path.write_bytes(content)
+    assert memory.load(files["a"]).version == path.stem
+
+
+def test_on_a_full_device_another_makes_way(files: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is full once for each of the first `full` moves; what is tested is who goes and who stays."""
+    memory = Memory(CPU, budget=None)
+    memory.load(files["a"])
+    memory.load(files["b"])
+    real, full = module._move, [1]
+
+    def move(detector: torch.nn.Module, place: torch.device) -> torch.nn.Module:
+        if full[0] > 0:
+            full[0] -= 1
+            raise ArtifactTooLarge("it does not fit.")
+        return real(detector, place)
+
+    monkeypatch.setattr(module, "_move", move)
+    with pytest.raises(ArtifactTooLarge):
+        memory.load(files["c"], sacrifices=0)
+    assert list(memory.sizes) == [key(files["a"]), key(files["b"])]
+    full[0] = 1
+    memory.load(files["c"])
+    assert list(memory.sizes) == [key(files["b"]), key(files["c"])]
+    full[0] = 9
+    with pytest.raises(ArtifactTooLarge):
+        memory.load(files["a"])
+    assert list(memory.sizes) == [key(files["c"])]
+
+
+@pytest.mark.gpu
+def test_backbones_are_shared_on_the_gpu(files: dict[str, Sound], good: Picture) -> None:
+    memory = Memory(torch.device("cuda"), budget=None)
+    plate, ring = memory.load(files["a"]), memory.load(files["ring"])
+    assert ring.detector.backbone is plate.detector.backbone
+    assert {tensor.device.type for tensor in ring.detector.state_dict().values()} == {"cuda"}
+    assert score(ring, good(1)) == pytest.approx(score(load(files["ring"].path), good(1)), rel=1e-3)
