@@ -12,21 +12,27 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from models.device import pick_device
 from service import openapi, problems
+from service.access.guard import Guard
+from service.access.open_mode import is_loopback
 from service.body_limit import BodyLimit
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
 from service.registry import open_registry
 from service.request_id import RequestId
-from service.routes import categories, health, inspections
+from service.routes import audit, categories, health, inspections
+from service.security_headers import SecurityHeaders
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
+from service.storage.audit import Audit
 from service.storage.database import open_database
 from service.storage.inspections import Inspections
+from service.storage.keys import Keys
 from service.upload_gate import UploadGate
 
 logger = logging.getLogger(__name__)
@@ -35,6 +41,7 @@ logger = logging.getLogger(__name__)
 _STORING_THREADS = 8
 _READING_THREADS = 8
 _DRAWING_THREADS = 2
+_DOCS, _STATIC = "/docs", "/static-offline-docs"
 
 DESCRIPTION = """Pictures of parts in, verdicts out.
 
@@ -53,21 +60,24 @@ def create_app(settings: Settings) -> FastAPI:
             yield {"service": service}
 
     app = FastAPIOffline(
-        docs_url="/docs",
+        docs_url=_DOCS,
         redoc_url=None,
+        static_url=_STATIC,
         title="JigSight",
         version=_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            Middleware(SecurityHeaders, docs=_DOCS, static=_STATIC),
+            *_cross_origin(settings),
             Middleware(problems.UnexpectedErrors),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (inspections.router, categories.router, health.router):
+    for router in (inspections.router, categories.router, audit.router, health.router):
         app.include_router(router)
     openapi.install(app)
     return app
@@ -83,6 +93,9 @@ def open_service(settings: Settings) -> Iterator[Service]:
         device = pick_device(settings.device)
         database = open_database(settings.url)
         stack.callback(database.close)
+        guard = Guard(Keys(database), local=is_loopback(settings.host), every=settings.keys_seconds)
+        guard.start()
+        stack.callback(guard.stop)
         artifacts, inspections_ = Artifacts(database), Inspections(database)
         activated = {each.category: each.version for each in artifacts.activations().values()}
         registry = open_registry(settings.artifacts, device=device, activated=activated)
@@ -96,6 +109,8 @@ def open_service(settings: Settings) -> Iterator[Service]:
             registry=registry,
             engine=engine,
             database=database,
+            guard=guard,
+            audit=Audit(database),
             artifacts=artifacts,
             inspections=inspections_,
             pictures=pictures,
@@ -112,6 +127,21 @@ def open_service(settings: Settings) -> Iterator[Service]:
             reading=CapacityLimiter(_READING_THREADS),
             drawing=CapacityLimiter(_DRAWING_THREADS),
         )
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """For pages of the origins in the settings; of no others, and never with cookies."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Content-Disposition", "Location", "Retry-After", "X-Map-Shape", "X-Request-ID"],
+        )
+    ]
 
 
 def _version() -> str:

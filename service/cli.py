@@ -1,4 +1,4 @@
-"""The commands `serve` and `inspect`.
+"""The commands `serve` and `inspect`, and `keys` of a module of its own.
 
 Settings come from `JIGSIGHT_*` in the environment; options override them. What keeps a command from its work
 is raised as a JigSightError, for `jigsight.py` to say.
@@ -9,13 +9,13 @@ import logging
 import signal
 import socket
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -24,12 +24,15 @@ from rich.table import Table
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
+from service import keys_command
+from service.access.open_mode import check_exposure
 from service.app import create_app
 from service.errors import StartupError
 from service.offline import Finding, findings
-from service.registry import Registry
-from service.settings import KeepImages, Settings
+from service.settings import KeepImages, Settings, read_settings
+from service.state import Service
 from service.storage.database import open_database
+from service.storage.keys import Keys
 
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 
@@ -38,6 +41,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an application. They raise JigSightError for what they cannot work with."""
     app.command()(serve)
     app.command()(inspect)
+    keys_command.register(app)
 
 
 def serve(
@@ -64,7 +68,7 @@ def serve(
         "device": device,
         "keep_images": keep_images,
     }
-    settings = _settings({name: value for name, value in given.items() if value is not None})
+    settings = read_settings(**given)
     _check(settings)
     listener = _listen(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -73,7 +77,7 @@ def serve(
         # Uvicorn finishes what is in hand and then raises the signal again, which need not kill anything more.
         signal.signal(number, lambda *_: None)
     with listener:
-        _Server(uvicorn.Config(create_app(settings), log_config=None)).run(sockets=[listener])
+        _Server(uvicorn.Config(create_app(settings), log_config=None, server_header=False)).run(sockets=[listener])
 
 
 def inspect(
@@ -126,25 +130,19 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
-        _announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", self.lifespan.state["service"].registry)
+        _announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", self.lifespan.state["service"])
 
 
-def _announce(address: str, registry: Registry) -> None:
+def _announce(address: str, service: Service) -> None:
+    registry = service.registry
     lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
+    lines.append(f"  access         {'for anybody on this machine' if service.guard.open else 'by API keys'}")
     for category, entry in registry.entries.items():
         lines.append(f"  category       {category} ({entry.active.manifest.kind}, version {entry.active.version})")
     lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
     if not registry.entries:
         lines.append(f"  nothing to serve: there is no usable artifact in {registry.folder}")
     typer.echo("\n".join(lines))
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        flaws = (f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
-        raise StartupError(f"These settings cannot be used: {'; '.join(flaws)}.") from error
 
 
 def _check(settings: Settings) -> None:
@@ -155,7 +153,8 @@ def _check(settings: Settings) -> None:
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
     pick_device(settings.device)
-    open_database(settings.url).close()
+    with closing(open_database(settings.url)) as database:
+        check_exposure(settings.host, Keys(database))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,12 +6,14 @@ from typing import Annotated, TypedDict
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from service.access.guard import Guard
 from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
 from service.registry import Registry
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
+from service.storage.audit import Audit
 from service.storage.database import Database
 from service.storage.inspections import Inspections
 
@@ -24,6 +26,8 @@ class Service:
     registry: Registry
     engine: Engine
     database: Database
+    guard: Guard
+    audit: Audit
     artifacts: Artifacts
     inspections: Inspections
     pictures: Pictures

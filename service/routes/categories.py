@@ -4,12 +4,13 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
+from service.access.needs import needs
 from service.problems import documented
 from service.registry import Entry
 from service.schemas import Categories, Category, CategoryDetail, CategoryLinks, Refused, category_fields
 from service.state import Running
 
-router = APIRouter(prefix="/v1/categories", tags=["categories"])
+router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("read")])
 
 
 @router.get("")
