@@ -20,6 +20,7 @@ from service.storage.keys import Key, Keys
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 5.0  # seconds
 _NOBODY = digest_of("")  # what an unknown key is compared with, so that it costs what a known one does
 
 _REFUSAL = (
@@ -60,9 +61,9 @@ class Guard:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read them no more; waits for a reading that has begun."""
+        """Read them no more."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE)  # a database that is gone must not keep the service from ending
 
     def refresh(self) -> None:
         """Read the keys now. Raises StoreUnavailable, and then nothing has changed."""
