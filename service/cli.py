@@ -58,7 +58,10 @@ def serve(
 
     Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
     JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
-    JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT, JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
+    JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT, JIGSIGHT_UPLOAD_SECONDS, JIGSIGHT_DECODE_THREADS,
+    JIGSIGHT_CORS_ORIGINS, JIGSIGHT_OPEN_HOSTS and JIGSIGHT_KEYS_SECONDS.
+
+    Without an API key (`jigsight keys create`) it listens on this machine only.
     """
     given: dict[str, Any] = {
         "host": host,

@@ -1,10 +1,15 @@
-"""A tiny real artifact, and pictures that it passes and fails; shared by all tests.
+"""A tiny real artifact, pictures that it passes and fails, and a server process; shared by all tests.
 
 The detector is a ResNet-18 with random weights at 64 pixels, fitted on two dozen pictures of a noisy gradient.
 """
 
 import io
-from collections.abc import Callable
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,7 @@ GOOD_IMAGES = 24
 COMPACT = GaussianSection(rank=(4,), shrinkage=(0.1,), pooling=(3,), dimensions=32 / 448)
 DENSE = DenseGaussianSection(channels=16)
 SMALL = PreprocessConfig(image_size=64)
+_COMMAND = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
 
 
 def good_picture(seed: int, *, size: tuple[int, int] = (96, 128)) -> NDArray[np.uint8]:
@@ -138,6 +144,35 @@ def bad() -> Callable[[int], bytes]:
 def make() -> Callable[..., Path]:
     """`make_artifact`, for tests that need several."""
     return make_artifact
+
+
+@contextmanager
+def serve(artifacts: Path, data: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process on a free port, and its address once it has said so."""
+    command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", "--device", "cpu"]
+    command += ["--artifacts", str(artifacts), "--data", str(data)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"listens on (http://\S+)", line):
+                yield process, found[1]
+                return
+        pytest.fail(f"the server ended without a word about its address:\n{said}")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]:
+    """`serve`, for tests that need a server process."""
+    return serve
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

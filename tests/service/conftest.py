@@ -6,14 +6,12 @@ started from the system's packages, and tests that need it are skipped, saying s
 
 import getpass
 import os
-import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,33 +117,3 @@ def issue() -> Callable[..., str]:
         return secret
 
     return store
-
-
-COMMAND = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
-
-
-@pytest.fixture(scope="session")
-def serving() -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]:
-    """`serving(artifacts, data, **environment)`: a server process on a free port, and its address."""
-    return contextmanager(_serving)
-
-
-def _serving(artifacts: Path, data: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-c", COMMAND, "serve", "--port", "0", "--device", "cpu"]
-    command += ["--artifacts", str(artifacts), "--data", str(data)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
-    )
-    assert process.stdout is not None
-    try:
-        said = ""
-        for line in process.stdout:
-            said += line
-            if found := re.search(r"listens on (http://\S+)", line):
-                yield process, found[1]
-                return
-        pytest.fail(f"the server ended without a word about its address:\n{said}")
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()

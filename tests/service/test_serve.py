@@ -24,7 +24,6 @@ from schemathesis.specs.openapi.checks import (
 
 POST = "/v1/categories/plate/inspections"
 Picture = Callable[[int], bytes]
-
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 
 

@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from fastapi import APIRouter
 from fastapi.routing import iter_route_contexts
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from service.access.needs import Acting, needs
 from service.app import create_app
 from service.settings import Settings
 from service.state import Service
@@ -173,6 +175,44 @@ def test_with_keys_any_name_will_do(settings: Settings, issue: Issue) -> None:
         keyed = Keyed(client, issue)
         assert keyed.get("/v1/categories").status_code == 401
         assert keyed.get("/v1/categories", keyed.admin).status_code == 200
+
+
+async def _who(acting: Acting) -> str:
+    return acting.name
+
+
+def test_a_router_s_needs_and_a_route_s_cost_one_request_together(settings: Settings, issue: Issue) -> None:
+    app = create_app(settings)
+    router = APIRouter(prefix="/x", dependencies=[needs("read")])
+    router.add_api_route("/admin", _who, dependencies=[needs("admin")])
+    app.include_router(router)
+    with TestClient(app) as client:
+        keyed = Keyed(client, issue)
+        assert keyed.get("/x/admin", keyed.key("boss", "admin", rate_limit=0.01)).json() == "boss"
+        assert keyed.get("/x/admin", keyed.key("mes", "read")).status_code == 403
+        security = keyed.get("/openapi.json").json()["paths"]["/x/admin"]["get"]["security"]
+        assert security == [{"bearer": ["admin"]}, {"header": ["admin"]}]
+
+
+def test_any_one_of_several_scopes_will_do(settings: Settings, issue: Issue) -> None:
+    app = create_app(settings)
+    app.add_api_route("/x", _who, dependencies=[needs("inspect", "read")])
+    with TestClient(app) as client:
+        keyed = Keyed(client, issue)
+        for scope in ("inspect", "read", "admin"):
+            assert keyed.get("/x", keyed.key(f"only-{scope}", scope)).json() == f"only-{scope}"
+        security = keyed.get("/openapi.json").json()["paths"]["/x"]["get"]["security"]
+        assert {(name, *roles) for way in security for name, roles in way.items()} == {
+            (name, scope) for name in ("bearer", "header") for scope in ("inspect", "read")
+        }
+        assert len(security) == 4
+
+
+def test_nobody_acts_where_no_scope_is_needed(settings: Settings) -> None:
+    app = create_app(settings)
+    app.add_api_route("/x", _who)
+    with TestClient(app) as client:
+        assert client.get("/x").status_code == 500
 
 
 @pytest.fixture
