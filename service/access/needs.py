@@ -1,6 +1,6 @@
 """What a route asks of whoever calls it: `dependencies=[needs("read")]` on a router or a route.
 
-It authenticates, limits the rate, and documents itself: openapi.py adds its answers to whatever has it.
+It authenticates, limits the rate, and documents itself: described.py adds its answers to whatever has it.
 """
 
 from typing import Annotated
