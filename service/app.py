@@ -14,9 +14,12 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from models.device import pick_device
 from service import openapi, problems
+from service.access.guard import Guard
+from service.access.open_mode import is_loopback
 from service.access_log import AccessLog
 from service.body_limit import BodyLimit
 from service.engine import Engine
@@ -27,13 +30,16 @@ from service.pictures import Pictures
 from service.registry.registry import open_registry
 from service.registry.watcher import watching
 from service.request_id import RequestId
-from service.routes import activation, categories, health, inspections, metrics, open_inference
+from service.routes import activation, audit, categories, health, inspections, metrics, open_inference
 from service.routes.metrics import at_the_moment
+from service.security_headers import SecurityHeaders
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
+from service.storage.audit import Audit
 from service.storage.database import open_database
 from service.storage.inspections import Inspections
+from service.storage.keys import Keys
 from service.storage.writer import Writer
 from service.upload_gate import UploadGate
 
@@ -44,6 +50,7 @@ _STORING_THREADS = 8
 _READING_THREADS = 8
 _LOADING_THREADS = 64  # they wait for one that loads, and those of other categories must not wait for them
 _DRAWING_THREADS = 2
+_DOCS, _STATIC = "/docs", "/static-offline-docs"
 
 DESCRIPTION = """Pictures of parts in, verdicts out.
 
@@ -62,8 +69,9 @@ def create_app(settings: Settings) -> FastAPI:
             yield {"service": service}
 
     app = FastAPIOffline(
-        docs_url="/docs",
+        docs_url=_DOCS,
         redoc_url=None,
+        static_url=_STATIC,
         title="JigSight",
         version=_version(),
         description=DESCRIPTION,
@@ -71,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(AccessLog),
+            Middleware(SecurityHeaders, docs=_DOCS, static=_STATIC),
+            *_cross_origin(settings),
             Middleware(problems.UnexpectedErrors),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
@@ -81,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         inspections.router,
         categories.router,
         activation.router,
+        audit.router,
         health.router,
         open_inference.router,
         metrics.router,
@@ -100,6 +111,9 @@ def open_service(settings: Settings) -> Iterator[Service]:
         device = pick_device(settings.device)
         database = open_database(settings.url)
         stack.callback(database.close)
+        guard = Guard(Keys(database), local=is_loopback(settings.host), every=settings.keys_seconds)
+        guard.start()
+        stack.callback(guard.stop)
         artifacts, inspections_ = Artifacts(database), Inspections(database)
         budget = settings.memory_budget
         registry = open_registry(settings.artifacts, device=device, artifacts=artifacts, budget=budget)
@@ -127,6 +141,8 @@ def open_service(settings: Settings) -> Iterator[Service]:
             registry=registry,
             engine=engine,
             database=database,
+            guard=guard,
+            audit=Audit(database),
             artifacts=artifacts,
             inspections=inspections_,
             pictures=pictures,
@@ -154,6 +170,21 @@ def open_service(settings: Settings) -> Iterator[Service]:
         )
         counted.watch(partial(at_the_moment, service))
         yield service
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """For pages of the origins in the settings; of no others, and never with cookies."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Content-Disposition", "Location", "Retry-After", "X-Map-Shape", "X-Request-ID"],
+        )
+    ]
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""The commands `serve` and `inspect`, and `load` of a module of its own.
+"""The commands `serve` and `inspect`; `load` and `keys` have modules of their own.
 
 Settings come from `JIGSIGHT_*` in the environment; options override them. What keeps a command from its work
 is raised as a JigSightError, for `jigsight.py` to say.
@@ -7,13 +7,13 @@ is raised as a JigSightError, for `jigsight.py` to say.
 import json
 import socket
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -22,15 +22,17 @@ from rich.table import Table
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
-from service import load_command
+from service import keys_command, load_command
+from service.access.open_mode import check_exposure
 from service.app import create_app
 from service.errors import StartupError
 from service.logs import start_logging
 from service.offline import Finding, findings
 from service.server import Server
-from service.settings import KeepImages, Settings
+from service.settings import KeepImages, Settings, read_settings
 from service.state import Service
 from service.storage.database import open_database
+from service.storage.keys import Keys
 
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 
@@ -40,6 +42,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(inspect)
     load_command.register(app)
+    keys_command.register(app)
 
 
 def serve(
@@ -58,9 +61,9 @@ def serve(
     """Judge pictures over HTTP, with every artifact of a folder. Ctrl-C ends it.
 
     Each option can be set in the environment too, as JIGSIGHT_HOST, JIGSIGHT_PORT and so on, and so can
-    JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES, JIGSIGHT_MAX_PIXELS, JIGSIGHT_BATCH_LIMIT,
-    JIGSIGHT_MEMORY_BUDGET, JIGSIGHT_SCAN_SECONDS, JIGSIGHT_QUEUE_LIMIT, JIGSIGHT_UPLOAD_LIMIT,
-    JIGSIGHT_UPLOAD_SECONDS and JIGSIGHT_DECODE_THREADS.
+    JIGSIGHT_DATABASE_URL, JIGSIGHT_MAX_BODY_BYTES and all the others in docs/settings.md.
+
+    Without an API key (`jigsight keys create`) it listens on this machine only.
     """
     given: dict[str, Any] = {
         "host": host,
@@ -71,7 +74,7 @@ def serve(
         "keep_images": keep_images,
         "preload": preload,
     }
-    settings = _settings({name: value for name, value in given.items() if value is not None})
+    settings = read_settings(**given)
     _check(settings)
     listener = _listen(settings.host, settings.port)
     start_logging(settings.log_format)
@@ -127,6 +130,7 @@ def _announce(listener: socket.socket, service: Service) -> None:
     host, port = listener.getsockname()[:2]
     address, registry = f"http://{f'[{host}]' if ':' in host else host}:{port}", service.registry
     lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
+    lines.append(f"  access         {'for anybody on this machine' if service.guard.open else 'by API keys'}")
     for category, entry in registry.entries.items():
         lines.append(f"  category       {category} ({entry.manifest.kind}, version {entry.version})")
         lines += [
@@ -141,14 +145,6 @@ def _announce(listener: socket.socket, service: Service) -> None:
     typer.echo("\n".join(lines))
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        flaws = (f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
-        raise StartupError(f"These settings cannot be used: {'; '.join(flaws)}.") from error
-
-
 def _check(settings: Settings) -> None:
     """Find here what would keep the service from starting, where it can be said without a traceback."""
     if not settings.artifacts.is_dir():
@@ -157,7 +153,8 @@ def _check(settings: Settings) -> None:
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
     pick_device(settings.device)
-    open_database(settings.url).close()
+    with closing(open_database(settings.url)) as database:
+        check_exposure(settings.host, Keys(database))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,11 @@
 """Requests that could not be judged, each with its HTTP status. No other package knows status codes.
 
 ServiceError
+├── Unauthenticated     401  no key, or none that is accepted
+│   └── KeyExpired           told to who has the key
+├── ScopeMissing        403  a key for something else
+├── ForeignRequest      403  without keys: another site's page, or a name that is not this machine's
+├── RateLimited         429  with Retry-After
 ├── UnknownCategory     404
 ├── UnknownVersion      404
 ├── UnknownInspection   404
@@ -25,11 +30,14 @@ ServiceError
 ├── KeyReused           422  the same Idempotency-Key for something else
 ├── StoreUnavailable    503  the database or the picture folder does not answer: nothing was judged
 ├── JudgingFailed       500
+├── KeyRefused               what `jigsight keys` cannot do
 └── StartupError             settings, folder or database that the service cannot start with
 
 The errors of `models` get their statuses in `STATUSES`.
 """
 
+from collections.abc import Iterable
+from datetime import datetime
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -40,7 +48,49 @@ class ServiceError(JigSightError):
     """A request that could not be judged."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
-    retry_after: ClassVar[int | None] = None  # seconds
+    retry_after: int | None = None  # seconds
+
+
+class Unauthenticated(ServiceError):
+    """No API key, or one that is unknown, revoked or mistyped: which of these is nobody's business."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class KeyExpired(Unauthenticated):
+    """The key was right, but its time is over."""
+
+    def __init__(self, name: str, expired_at: datetime) -> None:
+        super().__init__(
+            f"The API key {name} expired at {expired_at:%Y-%m-%d %H:%M} UTC. Ask an administrator of this service for "
+            "a new one."
+        )
+
+
+class ScopeMissing(ServiceError):
+    """The key is not for this."""
+
+    status = HTTPStatus.FORBIDDEN
+
+    def __init__(self, name: str, scopes: Iterable[str]) -> None:
+        needed = " or ".join(f"`{scope}`" for scope in scopes)
+        super().__init__(f"The API key {name} lacks the scope {needed} that this needs. Use a key that has it.")
+
+
+class ForeignRequest(ServiceError):
+    """A service without keys was asked by another name than this machine's, or by another site's page."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class RateLimited(ServiceError):
+    """The key has asked more often than it may."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, name: str, rate: float, *, retry_after: int) -> None:
+        super().__init__(f"The API key {name} may ask {rate:g} times a second. Ask again in {retry_after} s.")
+        self.retry_after = retry_after
 
 
 class UnknownCategory(ServiceError):
@@ -200,6 +250,10 @@ class StoreUnavailable(ServiceError):
 
 class JudgingFailed(ServiceError):
     """The detector failed on this picture; there is no verdict."""
+
+
+class KeyRefused(ServiceError):
+    """What `jigsight keys` was asked for and cannot do."""
 
 
 class StartupError(ServiceError):

@@ -85,9 +85,9 @@ class Inspector:
     ) -> tuple[Record, bool]:
         """The committed inspection of one picture, and whether it had been answered before.
 
-        `read` is awaited once there is a place for it. Raises UnknownCategory, ArtifactUnavailable,
-        QueueFull, TooManyUploads, UploadTooSlow, what `read` raises, an ImageError, JudgingFailed, ScoreError, DeadlinePassed, EngineStopped, StoreUnavailable,
-        RequestInFlight, KeyReused or ClientDisconnect.
+        `read` is awaited once there is a place for it. Raises UnknownCategory, ArtifactUnavailable, QueueFull,
+        TooManyUploads, UploadTooSlow, what `read` raises, an ImageError, JudgingFailed, ScoreError, DeadlinePassed,
+        EngineStopped, StoreUnavailable, RequestInFlight, KeyReused or ClientDisconnect.
         """
         begun = time.perf_counter()
         self.registry.entry(category)

@@ -12,6 +12,7 @@ from service.problems import MEDIA_TYPE, Problem
 
 REFERENCES = "#/components/schemas/{model}"
 _PROBLEM = {"$ref": REFERENCES.format(model=Problem.__name__)}
+from service.access.described import describe
 
 
 def install(app: FastAPI) -> None:
@@ -30,4 +31,5 @@ def _document(app: FastAPI, generate: Any) -> dict[str, Any]:
                     response["content"] = {MEDIA_TYPE: response["content"].pop("application/json")}
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 document["components"]["schemas"] |= body["schema"].pop("$defs", {})
+            describe(operation)
     return document

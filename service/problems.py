@@ -63,6 +63,8 @@ async def answer(request: Request, error: Exception) -> Response:
         headers.update(error.headers or {})
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if status == HTTPStatus.REQUEST_TIMEOUT:
         headers["Connection"] = "close"  # the rest of the body is not waited for
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

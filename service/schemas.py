@@ -175,6 +175,25 @@ class Categories(_Answer):
     refused: list[Refused]
 
 
+class NotedChange(_Answer):
+    """Something that an administrator changed."""
+
+    id: int
+    at: datetime
+    actor: Annotated[str, Field(description="name of an API key, `command line, <user>`, or empty without keys")]
+    action: Annotated[str, Field(examples=["activate"])]
+    subject: Annotated[str, Field(examples=["category bracket"])]
+    detail: dict[str, Any]
+    request_id: Annotated[str, Field(description="of the request that changed it; empty from the command line")]
+
+
+class Changes(_Answer):
+    """A page of the audit trail."""
+
+    changes: list[NotedChange]
+    next: Annotated[int | None, Field(description="`cursor` of the next page; null if this is the last one")]
+
+
 class Live(_Answer):
     """The process answers, and need not be started anew."""
 

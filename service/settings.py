@@ -1,16 +1,19 @@
 """The service's settings: environment variables `JIGSIGHT_*`, frozen, read once at the entry point."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.device import Device
 from models.images import MAX_PIXELS
+from service.errors import StartupError
 
 KeepImages = Literal["all", "rejects", "none"]
 LogFormat = Literal["auto", "text", "json"]
+# A page of any site is not on offer: "*" is no origin.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
 MIB = 2**20
 
 
@@ -48,7 +51,11 @@ class Settings(BaseSettings):
     keep_images_bytes: Annotated[int | None, Field(gt=0, description="the oldest beyond that are removed")] = None
     pictures_url: Annotated[str | None, Field(description="s3://bucket/folder; a folder in `data` if unset")] = None
 
-    cors_origins: Annotated[tuple[str, ...], Field(description="web pages that may ask, as JSON; none")] = ()
+    cors_origins: Annotated[tuple[Origin, ...], Field(description="web pages that may ask, as JSON; none")] = ()
+    open_hosts: Annotated[
+        tuple[str, ...], Field(description="names that a service without keys answers to, besides localhost, as JSON")
+    ] = ()
+    keys_seconds: Annotated[float, Field(gt=0, description="how often the API keys are read anew")] = 2.0
     log_format: Annotated[LogFormat, Field(description="auto: text on a terminal, JSON elsewhere")] = "auto"
 
     @property
@@ -60,3 +67,12 @@ class Settings(BaseSettings):
     def pictures(self) -> Path:
         """The folder of kept pictures."""
         return self.data / "pictures"
+
+
+def read_settings(**options: Any) -> Settings:
+    """The environment's settings, overridden by those options that are not None. Raises StartupError."""
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        flaws = (f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
+        raise StartupError(f"These settings cannot be used: {'; '.join(flaws)}.") from error

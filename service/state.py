@@ -9,6 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from starlette.types import Scope
 
+from service.access.guard import Guard
 from service.engine import Engine
 from service.inspector import Inspector
 from service.metrics import Metrics
@@ -16,6 +17,7 @@ from service.pictures import Pictures
 from service.registry.registry import Registry
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
+from service.storage.audit import Audit
 from service.storage.database import Database
 from service.storage.inspections import Inspections
 
@@ -30,6 +32,8 @@ class Service:
     registry: Registry
     engine: Engine
     database: Database
+    guard: Guard
+    audit: Audit
     artifacts: Artifacts
     inspections: Inspections
     pictures: Pictures

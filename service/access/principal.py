@@ -14,6 +14,10 @@ class Principal:
     name: str
     scopes: frozenset[Scope]
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the holder has this scope; an administrator has all of them."""
+        return scope in self.scopes or "admin" in self.scopes
+
 
 # A service without any key listens on localhost only: who can reach it there may do everything.
 ANYBODY = Principal("", frozenset(SCOPES))

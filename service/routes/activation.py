@@ -7,7 +7,7 @@ from http import HTTPStatus
 from anyio import to_thread
 from fastapi import APIRouter, Request
 
-from service.access.acting import Acting
+from service.access.needs import Acting, needs
 from service.access.principal import Principal
 from service.problems import documented
 from service.registry import changes
@@ -18,14 +18,14 @@ from service.routes.categories import shown, threshold
 from service.schemas import Category, Threshold, WishedThreshold, WishedVersion
 from service.state import Running, Service
 
-router = APIRouter(prefix="/v1/categories", tags=["categories"])
+router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("admin")])
 
 _REFUSALS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = documented(HTTPStatus.CONFLICT)
 _BODY = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # not text, or too long
 
 
-@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY)  # scope: admin
+@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY)
 async def activate(
     category: str, wished: WishedVersion, request: Request, service: Running, principal: Acting
 ) -> Category:
@@ -34,14 +34,14 @@ async def activate(
     return shown(request, service.registry, await _made(change, request, service, principal))
 
 
-@router.post("/{category}/rollback", responses=_REFUSALS | _CONFLICT)  # scope: admin
+@router.post("/{category}/rollback", responses=_REFUSALS | _CONFLICT)
 async def roll_back(category: str, request: Request, service: Running, principal: Acting) -> Category:
     """Let the version judge that was active before the present one. Twice: the one before that."""
     change = partial(changes.roll_back, service.registry, category)
     return shown(request, service.registry, await _made(change, request, service, principal))
 
 
-@router.put("/{category}/threshold", responses=_REFUSALS | _BODY)  # scope: admin
+@router.put("/{category}/threshold", responses=_REFUSALS | _BODY)
 async def set_threshold(
     category: str, wished: WishedThreshold, request: Request, service: Running, principal: Acting
 ) -> Threshold:
@@ -56,7 +56,7 @@ async def set_threshold(
     return threshold(entry.manifest, entry.threshold)
 
 
-@router.delete("/{category}/threshold", responses=_REFUSALS)  # scope: admin
+@router.delete("/{category}/threshold", responses=_REFUSALS)
 async def reset_threshold(category: str, request: Request, service: Running, principal: Acting) -> Threshold:
     """Let the active version fail at its artifact's own threshold again."""
     entry = await _made(partial(changes.reset_threshold, service.registry, category), request, service, principal)

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 
 from models.manifest import Manifest
+from service.access.needs import needs
 from service.manifest_words import sentences
 from service.problems import documented
 from service.registry.registry import Registry
@@ -13,7 +14,7 @@ from service.schemas import Categories, Category, CategoryDetail, CategoryLinks,
 from service.state import Running
 from service.storage.artifacts import ThresholdChange
 
-router = APIRouter(prefix="/v1/categories", tags=["categories"])
+router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("read")])
 
 
 @router.get("")

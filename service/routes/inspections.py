@@ -13,6 +13,7 @@ from models.heatmaps import encode_png, render
 from models.images import decode
 from models.verdict import margin
 from service import maps
+from service.access.needs import needs
 from service.asking import inspection_request
 from service.errors import ImageNotKept
 from service.idempotency import IdempotencyKey
@@ -27,6 +28,7 @@ router = APIRouter(prefix="/v1", tags=["inspections"])
 Responses = dict[int | str, dict[str, Any]]
 Style = Literal["overlay", "heat", "mask", "raw"]
 
+_READ = [needs("read")]
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _UPLOAD: dict[str, Any] = {
     "required": True,
@@ -74,6 +76,7 @@ _DRAWING: Responses = {
 @router.post(
     "/categories/{category}/inspections",
     status_code=HTTPStatus.CREATED,
+    dependencies=[needs("inspect")],
     responses=_REFUSALS,
     openapi_extra={"requestBody": _UPLOAD},
 )
@@ -102,14 +105,16 @@ async def inspect(
     return inspection
 
 
-@router.get("/inspections/{id}", responses=_UNKNOWN)
+@router.get("/inspections/{id}", responses=_UNKNOWN, dependencies=_READ)
 async def show_inspection(id: UUID, request: Request, service: Running) -> Inspection:
     """An inspection as it was answered."""
     record = await to_thread.run_sync(service.inspections.find, id, limiter=service.reading)
     return _inspection(request, record)
 
 
-@router.get("/inspections/{id}/heatmap", response_class=Response, responses=_DRAWING | _UNKNOWN | _GONE)
+@router.get(
+    "/inspections/{id}/heatmap", response_class=Response, responses=_DRAWING | _UNKNOWN | _GONE, dependencies=_READ
+)
 async def show_heatmap(
     id: UUID,
     service: Running,
@@ -119,7 +124,9 @@ async def show_heatmap(
     return await to_thread.run_sync(_heatmap, service, id, style, limiter=service.drawing)
 
 
-@router.get("/inspections/{id}/image", response_class=Response, responses=_PICTURE | _UNKNOWN | _GONE)
+@router.get(
+    "/inspections/{id}/image", response_class=Response, responses=_PICTURE | _UNKNOWN | _GONE, dependencies=_READ
+)
 async def show_image(id: UUID, service: Running) -> Response:
     """The picture, byte for byte as it was uploaded."""
     return await to_thread.run_sync(_image, service, id, limiter=service.reading)
@@ -153,7 +160,7 @@ def _image(service: Service, key: UUID) -> Response:
     return Response(
         _picture(service, record),
         media_type=record.image_media_type,
-        headers={"Content-Disposition": f'inline; filename="{name}"', "X-Content-Type-Options": "nosniff"},
+        headers={"Content-Disposition": f'inline; filename="{name}"'},
     )
 
 

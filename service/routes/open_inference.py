@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Body, Header, Request, Response
 
+from service.access.needs import needs
 from service.asking import inspection_request
 from service.errors import ArtifactUnavailable, EncodedBody, EngineStopped, VersionNotActive
 from service.open_inference.messages import (
@@ -39,6 +40,7 @@ from service.uploads import Upload
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
+_LOOK = [needs("read", "inspect")]
 _UNKNOWN = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 _NOT_READY = _UNKNOWN | documented(HTTPStatus.SERVICE_UNAVAILABLE)
 _INDEX = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -64,6 +66,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     }
 }
 _INFER: dict[str, Any] = {
+    "dependencies": [needs("inspect")],
     "response_class": Response,
     "responses": _ANSWER | _REFUSALS,
     "openapi_extra": {
@@ -85,31 +88,33 @@ async def show_server(request: Request) -> ServerMetadata:
     return ServerMetadata(name="jigsight", version=request.app.version, extensions=EXTENSIONS)
 
 
-@router.post("/repository/index", responses=_INDEX)
+@router.post("/repository/index", responses=_INDEX, dependencies=_LOOK)
 async def list_models(service: Running, wanted: Annotated[IndexRequest | None, Body()] = None) -> list[IndexEntry]:
     """Every category and its versions."""
     return index(service.registry.entries.values(), wanted=wanted or IndexRequest())
 
 
-@router.get("/models/{model}", responses=_UNKNOWN, response_model_exclude_none=True)
+@router.get("/models/{model}", responses=_UNKNOWN, dependencies=_LOOK, response_model_exclude_none=True)
 async def show_model(model: str, service: Running) -> ModelMetadata:
     """The inputs and outputs of a category."""
     return model_metadata(_entry(service, model))
 
 
-@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN, response_model_exclude_none=True)
+@router.get(
+    "/models/{model}/versions/{version}", responses=_UNKNOWN, dependencies=_LOOK, response_model_exclude_none=True
+)
 async def show_model_version(model: str, version: str, service: Running) -> ModelMetadata:
     """The same, if this version is the active one."""
     return model_metadata(_entry(service, model, version))
 
 
-@router.get("/models/{model}/ready", responses=_NOT_READY)
+@router.get("/models/{model}/ready", responses=_NOT_READY, dependencies=_LOOK)
 async def model_ready(model: str, service: Running) -> ModelReady:
     """Whether parts of this category can be judged."""
     return _ready(service, _entry(service, model))
 
 
-@router.get("/models/{model}/versions/{version}/ready", responses=_NOT_READY)
+@router.get("/models/{model}/versions/{version}/ready", responses=_NOT_READY, dependencies=_LOOK)
 async def model_version_ready(model: str, version: str, service: Running) -> ModelReady:
     """Whether parts of this category can be judged, and by this version."""
     return _ready(service, _entry(service, model, version))

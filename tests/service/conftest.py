@@ -10,25 +10,32 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 from models.artifact import Artifact
+from service.access.keys import digest_of, new_secret
+from service.access.principal import Scope
 from service.app import create_app
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
+from service.storage.audit import Change
 from service.storage.database import Database, open_database
+from service.storage.keys import Keys, NewKey
 
 
 @pytest.fixture
 def settings(artifact_path: Path, tmp_path: Path) -> Settings:
     """A service of category `plate` alone, with fresh data."""
-    return Settings(artifacts=artifact_path.parent.parent, data=tmp_path / "data", device="cpu")
+    return Settings(
+        artifacts=artifact_path.parent.parent, data=tmp_path / "data", device="cpu", open_hosts=("testserver",)
+    )
 
 
 @pytest.fixture
@@ -97,3 +104,16 @@ def running_postgresql(control: str) -> Iterator[Path]:
             check=False,
         )
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def issue() -> Callable[..., str]:
+    """`issue(database, name, *scopes, ...)`: a new key's secret, stored with its rate limit or expiry if given."""
+
+    def store(database: Database, name: str, *scopes: Scope, **limits: Any) -> str:
+        secret = new_secret()
+        key = NewKey(name=name, sha256=digest_of(secret), scopes=frozenset(scopes), **limits)
+        Keys(database).create(key, change=Change("tests", "create key", f"key {name}"))
+        return secret
+
+    return store

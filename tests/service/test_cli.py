@@ -171,6 +171,21 @@ def test_serve_refuses_what_it_cannot_work_with(app: typer.Typer, artifact_path:
         assert f"port {port}: Address already in use" in refusal(app, *here, "--port", port)
 
 
+@pytest.mark.parametrize("way", ["option", "environment"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "camera-pc"])
+def test_without_a_key_it_listens_on_this_machine_only(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, way: str
+) -> None:
+    here = ["--artifacts", str(artifact_path.parent.parent), "--device", "cpu", "--data", str(tmp_path / "data")]
+    if way == "option":
+        here += ["--host", host]
+    else:
+        monkeypatch.setenv("JIGSIGHT_HOST", host)
+    said = refusal(app, *here)
+    assert f"not on {host}" in said
+    assert "jigsight keys create" in said
+
+
 def test_options_override_the_environment(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JIGSIGHT_ARTIFACTS", str(tmp_path / "from the environment"))
     assert "from the environment" in refusal(app)

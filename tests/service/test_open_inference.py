@@ -30,7 +30,11 @@ Picture = Callable[[int], bytes]
 def client(artifact_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A service that the tests of this module share."""
     settings = Settings(
-        artifacts=artifact_path.parent.parent, data=tmp_path_factory.mktemp("data"), device="cpu", queue_limit=4
+        artifacts=artifact_path.parent.parent,
+        data=tmp_path_factory.mktemp("data"),
+        device="cpu",
+        open_hosts=("testserver",),
+        queue_limit=4,
     )
     with TestClient(create_app(settings), raise_server_exceptions=False) as running:
         yield running
@@ -233,7 +237,7 @@ def test_outputs_that_are_refused(client: TestClient, good: Picture, outputs: li
 
 
 def test_models_and_versions_that_do_not_judge(client: TestClient, good: Picture) -> None:
-    active = running(client).registry.entry("plate").active.version
+    active = running(client).registry.entry("plate").version
     assert "no category 'cup'" in refused(client, 404, path="/v2/models/cup/infer", json=in_json(good(1)))
     assert active in refused(client, 404, path="/v2/models/plate/versions/1/infer", json=in_json(good(1)))
     for path in "/v2/models/cup", "/v2/models/cup/ready", "/v2/models/plate/versions/1", "/v2/models/plate/config":
@@ -284,9 +288,11 @@ def test_metadata(client: TestClient) -> None:
 
 def test_the_index_lists_versions_that_do_not_judge(make: Callable[..., Path], tmp_path: Path) -> None:
     versions = [make(tmp_path / "artifacts", seed=seed).stem for seed in (1, 2)]
-    settings = Settings(artifacts=tmp_path / "artifacts", data=tmp_path / "data", device="cpu")
+    settings = Settings(
+        artifacts=tmp_path / "artifacts", data=tmp_path / "data", device="cpu", open_hosts=("testserver",)
+    )
     with TestClient(create_app(settings)) as client:
-        active = running(client).registry.entry("plate").active.version
+        active = running(client).registry.entry("plate").version
         listed = client.post("/v2/repository/index").json()
         assert {each["version"]: each["state"] == "READY" for each in listed} == {v: v == active for v in versions}
         assert [each["version"] for each in client.post("/v2/repository/index", json={"ready": True}).json()] == [

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.errors import StartupError
+from service.settings import Settings, read_settings
 
 
 def test_defaults_bind_to_this_machine_only() -> None:
@@ -21,6 +22,21 @@ def test_the_environment_is_read_and_arguments_override_it(monkeypatch: pytest.M
     monkeypatch.setenv("JIGSIGHT_DATABASE_URL", "sqlite:////srv/x.sqlite")
     settings = Settings(port=4321)
     assert (settings.port, settings.data, settings.url) == (4321, Path("/srv/data"), "sqlite:////srv/x.sqlite")
+
+
+def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JIGSIGHT_CORS_ORIGINS", '["https://mes.factory:8443", "http://[::1]:3000"]')
+    monkeypatch.setenv("JIGSIGHT_OPEN_HOSTS", '["inspection.factory"]')
+    settings = Settings()
+    assert settings.cors_origins == ("https://mes.factory:8443", "http://[::1]:3000")
+    assert settings.open_hosts == ("inspection.factory",)
+
+
+def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JIGSIGHT_PORT", "http")
+    with pytest.raises(StartupError, match="port: "):
+        read_settings(host=None, data=Path("x"))
+    assert read_settings(host=None, port=1, data=Path("x")).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(("name", "value"), [("PORT", "70000"), ("DEVICE", "tpu"), ("KEEP_IMAGES", "some")])

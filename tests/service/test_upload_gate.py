@@ -78,7 +78,7 @@ class Stuck:
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": b"",
-            "headers": [(b"host", b"x")],
+            "headers": [(b"host", b"localhost")],
             "state": dict(client.app_state),
         }
         assert client.portal is not None
