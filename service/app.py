@@ -21,7 +21,7 @@ from service.inspector import Inspector
 from service.pictures import Pictures
 from service.registry import open_registry
 from service.request_id import RequestId
-from service.routes import categories, health, inspections
+from service.routes import categories, health, inspections, parts, search, statistics
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (inspections.router, categories.router, health.router):
+    for router in (each.router for each in (inspections, search, parts, statistics, categories, health)):
         app.include_router(router)
     openapi.install(app)
     return app

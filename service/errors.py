@@ -3,6 +3,8 @@
 ServiceError
 ├── UnknownCategory     404
 ├── UnknownInspection   404
+├── UnknownPart         404
+├── BadCursor           422
 ├── ImageNotKept        404  by the policy that was in force
 ├── ImageGone           410  it was kept, but its file is no longer there
 ├── NoImage             400  an empty body or a form without a picture
@@ -47,6 +49,18 @@ class UnknownInspection(ServiceError):
     """No inspection has this id."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class UnknownPart(ServiceError):
+    """No part with this serial was ever inspected: of that nothing can be said."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class BadCursor(ServiceError):
+    """No cursor, or one of another list."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class ImageNotKept(ServiceError):

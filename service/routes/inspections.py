@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.heatmaps import encode_png, render
 from models.images import decode
-from models.verdict import margin
 from service import maps
 from service.errors import ImageNotKept
+from service.presentation import present
 from service.problems import documented
-from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
+from service.query_parameters import ONLY_KNOWN
+from service.schemas import Inspection
 from service.state import Running, Service
 from service.storage.inspections import Record
 from service.uploads import LABEL, Label, read_upload
@@ -73,6 +74,7 @@ _DRAWING: Responses = {
     status_code=HTTPStatus.CREATED,
     responses=_REFUSALS,
     openapi_extra={"requestBody": _UPLOAD},
+    dependencies=[ONLY_KNOWN],  # a misspelled `seral` must not lose a serial
 )
 async def inspect(
     category: str,
@@ -87,7 +89,7 @@ async def inspect(
     limit = service.settings.max_body_bytes
     read = partial(read_upload, request, serial=serial, station=station, limit=limit)
     record = await service.inspector.inspect(artifact, read)
-    inspection = _inspection(request, record)
+    inspection = present(request, record)
     response.headers["Location"] = inspection.links.self
     return inspection
 
@@ -96,7 +98,7 @@ async def inspect(
 async def show_inspection(id: UUID, request: Request, service: Running) -> Inspection:
     """An inspection as it was answered."""
     record = await to_thread.run_sync(service.inspections.find, id, limiter=service.reading)
-    return _inspection(request, record)
+    return present(request, record)
 
 
 @router.get("/inspections/{id}/heatmap", response_class=Response, responses=_DRAWING | _UNKNOWN | _GONE)
@@ -154,30 +156,3 @@ def _picture(service: Service, record: Record) -> bytes:
             "the heatmap styles heat, mask and raw can be had (style=heat)."
         )
     return service.pictures.fetch(record.image_sha256)
-
-
-def _inspection(request: Request, record: Record) -> Inspection:
-    root = request.scope.get("root_path", "")
-    path = root + request.app.url_path_for("show_inspection", id=record.id)
-    return Inspection(
-        id=record.id,
-        category=record.category,
-        version=record.version,
-        serial=record.serial,
-        station=record.station,
-        verdict=record.verdict,
-        score=record.score,
-        threshold=record.threshold,
-        margin=margin(record.score, record.threshold),
-        p_value=record.p_value,
-        regions=[Region(**region) for region in record.regions],
-        image=ImageSize(width=record.width, height=record.height),
-        created_at=record.created_at,
-        durations=Durations(**record.durations),
-        links=InspectionLinks(
-            self=path,
-            heatmap=f"{path}/heatmap?style={'overlay' if record.image_kept else 'heat'}",
-            image=f"{path}/image" if record.image_kept else None,
-            category=root + request.app.url_path_for("show_category", category=record.category),
-        ),
-    )
