@@ -46,9 +46,7 @@ ONLY_KNOWN = Depends(_only_known)
 def _moment(given: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(given)
-        if moment.tzinfo is None:
-            raise PydanticCustomError("moment", "it has no time zone; write {moment}Z for UTC", {"moment": given})
-        return moment.astimezone(UTC)
+        in_utc = moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise PydanticCustomError(
             "moment",
@@ -56,6 +54,9 @@ def _moment(given: Any) -> datetime:
             "2030-01-31T06:00:00%2B01:00 (in an address, %2B stands for +)",
             {"given": repr(given)},
         ) from None
+    if moment.tzinfo is None:
+        raise PydanticCustomError("moment", "it has no time zone; write {given}Z for UTC", {"given": given})
+    return in_utc
 
 
 Moment = Annotated[

@@ -6,18 +6,16 @@ The database does the counting. Hours and days are UTC's; those without an inspe
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Connection, case, cast, extract, func, select
+from sqlalchemy import Column, ColumnElement, Connection, case, func, select
 
 from service.storage.database import Database
 from service.storage.queries import Filters
 from service.storage.tables import INSPECTIONS
 
 Width = Literal["hour", "day"]
-SECONDS: Mapping[Width, int] = {"hour": 3600, "day": 86400}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION: tuple[Column[str], Column[str]] = (INSPECTIONS.c.category, INSPECTIONS.c.version)
 
 
@@ -71,7 +69,7 @@ class Statistics:
         with self._database.reading() as connection:
             first, last = filters.numbers(connection)
             wanted = [*filters.clauses(), INSPECTIONS.c.number.between(first, last)]
-            buckets = _buckets(connection, wanted, seconds=SECONDS[width])
+            buckets = _buckets(connection, wanted, width=width)
             p_values = _p_values(connection, wanted)
         return [Tally(*key, buckets[key], p_values[key]) for key in sorted(buckets)]
 
@@ -79,9 +77,9 @@ class Statistics:
 _ByVersion = Mapping[tuple[str, str], dict[datetime, Count]]
 
 
-def _buckets(connection: Connection, wanted: list[ColumnElement[bool]], *, seconds: int) -> _ByVersion:
+def _buckets(connection: Connection, wanted: list[ColumnElement[bool]], *, width: Width) -> _ByVersion:
     rejected = func.sum(case((INSPECTIONS.c.verdict == "fail", 1), else_=0))
-    bucket = _bucket(connection.dialect.name, seconds).label("bucket")
+    bucket = _bucket(connection.dialect.name, width).label("bucket")
     found = (
         select(*_VERSION, bucket, func.count(), rejected, func.sum(INSPECTIONS.c.score))
         .where(*wanted)
@@ -89,8 +87,8 @@ def _buckets(connection: Connection, wanted: list[ColumnElement[bool]], *, secon
         .order_by(*_VERSION, bucket)
     )
     counts: _ByVersion = defaultdict(dict)
-    for category, version, index, inspected, failed, score in connection.execute(found):
-        counts[category, version][_EPOCH + timedelta(seconds=index * seconds)] = Count(inspected, failed, score)
+    for category, version, start, inspected, failed, score in connection.execute(found):
+        counts[category, version][_start(start)] = Count(inspected, failed, score)
     return counts
 
 
@@ -102,9 +100,13 @@ def _p_values(connection: Connection, wanted: list[ColumnElement[bool]]) -> Mapp
     return counts
 
 
-def _bucket(dialect: str, seconds: int) -> ColumnElement[int]:
-    """How many hours or days the inspection came after 1970."""
-    epoch = extract("epoch", INSPECTIONS.c.created_at)
-    if dialect == "postgresql":  # with fractions of seconds; a cast would round them
-        return cast(func.floor(epoch / seconds), BigInteger)
-    return epoch // seconds  # whole seconds: SQLAlchemy makes them with strftime
+def _bucket(dialect: str, width: Width) -> ColumnElement[Any]:
+    """The hour or day that an inspection was made in; exactly, where SQLite's own functions round to milliseconds."""
+    if dialect == "postgresql":
+        return func.date_trunc(width, func.timezone("UTC", INSPECTIONS.c.created_at))
+    return func.substr(INSPECTIONS.c.created_at, 1, len("2030-01-31 23" if width == "hour" else "2030-01-31"))
+
+
+def _start(bucket: datetime | str) -> datetime:
+    moment = bucket if isinstance(bucket, datetime) else datetime.fromisoformat(bucket)
+    return moment.replace(tzinfo=UTC)
