@@ -46,7 +46,7 @@ class Filters:
         Read from the index of moments alone. The tables are then searched by number: by its moments SQLite would
         sort the whole window for each page, or, given a category too, read all of that category.
         """
-        # Bare, min and max would be looked for in the order of numbers, row by row.
+        # Bare, PostgreSQL may look for both in the order of numbers, row by row, until one lies in the window.
         bare = _NUMBER + 0
         first, last = connection.execute(select(func.min(bare), func.max(bare)).where(*self._window())).one()
         return (1, 0) if first is None else (first, last)

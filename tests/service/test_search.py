@@ -238,7 +238,8 @@ def test_lists_and_files_on_both_databases(database_url: str, settings: Settings
         add(running(client).database, *(make_record(serial=f"№ {n}") for n in range(3)))
         wanted = ["№ 2", "№ 1", "№ 0"]
         assert [each["serial"] for each in client.get(LIST).json()["items"]] == wanted
-        lines = client.get(f"{LIST}.ndjson").text.splitlines()
+        ever = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+        lines = client.get(f"{LIST}.ndjson", params=ever).text.splitlines()
         assert [json.loads(line)["serial"] for line in lines] == wanted
         assert client.get("/v1/parts/№ 1").json()["disposition"] == "pass"
         assert client.get("/v1/statistics", params={"until": "2030-01-02T13:00:00Z"}).json()["items"]

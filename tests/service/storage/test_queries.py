@@ -73,6 +73,7 @@ def test_pages_neither_miss_nor_repeat_while_rows_are_added(
             stored.append(record)
         if turn == 0:
             before = list(stored)
+        assert turn < 100
         page = queries.page(filters, order=order, limit=limit, after=after)
         assert len(page.records) <= limit
         seen += page.records
@@ -182,11 +183,23 @@ def test_sqlite_reads_pages_in_order_from_an_index(
     if database.engine.dialect.name != "sqlite":
         pytest.skip("PostgreSQL plans by what is in its tables, and those of a test are empty")
     add(database, *(make_record(created_at=NOON + timedelta(minutes=random.randrange(60))) for _ in range(20)))
-    asked: list[tuple[str, Any]] = []
-    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    Queries(database).page(Filters(**filtered), order="desc", limit=5, after=15)
-    statement, parameters = asked[-1]
-    with database.engine.connect() as connection:
-        plan = " ".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters))
+    plan = plans(database, lambda: Queries(database).page(Filters(**filtered), order="desc", limit=5, after=15))[-1]
     assert re.search(rf"SEARCH inspections USING (INDEX )?{index}", plan)
     assert "TEMP B-TREE" not in plan
+
+
+def test_sqlite_finds_a_window_without_reading_its_rows(database: Database) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("see above")
+    window = plans(database, lambda: Queries(database).page(Filters(**WINDOW), order="desc", limit=5))[1]
+    assert "COVERING INDEX ix_inspections_created_at" in window
+
+
+def plans(database: Database, ask: Callable[[], object]) -> list[str]:
+    """How SQLite goes about each statement of a question."""
+    asked: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    ask()
+    with database.engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {each[0]}", each[1]) for each in list(asked)]
+        return [" ".join(row.detail for row in rows) for rows in found]
