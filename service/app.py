@@ -30,7 +30,18 @@ from service.pictures import Pictures
 from service.registry.registry import open_registry
 from service.registry.watcher import watching
 from service.request_id import RequestId
-from service.routes import activation, audit, categories, health, inspections, metrics, open_inference
+from service.routes import (
+    activation,
+    audit,
+    categories,
+    health,
+    inspections,
+    metrics,
+    open_inference,
+    parts,
+    search,
+    statistics,
+)
 from service.routes.metrics import at_the_moment
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
@@ -87,16 +98,12 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},  # it would ask an outside server
     )
     problems.install(app)
-    for router in (
-        inspections.router,
-        categories.router,
-        activation.router,
-        audit.router,
-        health.router,
-        open_inference.router,
-        metrics.router,
+    for part in (
+        *(inspections, search, parts, statistics),
+        *(categories, activation, audit),
+        *(health, metrics, open_inference),
     ):
-        app.include_router(router)
+        app.include_router(part.router)
     openapi.install(app)
     return app
 

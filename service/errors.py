@@ -10,6 +10,8 @@ ServiceError
 ├── UnknownVersion      404
 ├── UnknownInspection   404
 ├── VersionNotActive    404  only the active version of a category judges
+├── UnknownPart         404
+├── BadCursor           422
 ├── ImageNotKept        404  by the policy that was in force
 ├── ImageGone           410  it was kept, but its file is no longer there
 ├── VersionRefused      409  its file cannot be used, so it cannot be activated
@@ -136,6 +138,18 @@ class VersionNotActive(ServiceError):
         super().__init__(
             f"Version {version!r} of category {category!r} is not the active one, which alone judges: that is {active}."
         )
+
+
+class UnknownPart(ServiceError):
+    """No part with this serial was ever inspected: of that nothing can be said."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class BadCursor(ServiceError):
+    """No cursor, or one of another list."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class ImageNotKept(ServiceError):

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from service.access.described import describe
 from service.problems import MEDIA_TYPE, Problem
 
 REFERENCES = "#/components/schemas/{model}"
 _PROBLEM = {"$ref": REFERENCES.format(model=Problem.__name__)}
-from service.access.described import describe
 
 
 def install(app: FastAPI) -> None:

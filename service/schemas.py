@@ -70,6 +70,82 @@ class Inspection(_Answer):
     links: InspectionLinks
 
 
+class ListLinks(_Answer):
+    """Where to go on from a page of a list."""
+
+    self: str
+    next: Annotated[str | None, Field(description="the next page; ascending: what will have been added")]
+    follow: Annotated[str, Field(description="ascending, whatever comes after the newest inspection there was")]
+
+
+class InspectionPage(_Answer):
+    """Some inspections, newest first or in the order in which they were stored."""
+
+    items: list[Inspection]
+    next: Annotated[
+        str | None,
+        Field(description="the cursor to go on with; descending: null at the end; ascending: always there"),
+    ]
+    links: ListLinks
+
+
+class PartLinks(_Answer):
+    """Where to go on from a part."""
+
+    self: str
+    next: Annotated[str | None, Field(description="older inspections, if there are more than shown")]
+
+
+class Part(_Answer):
+    """What is known of one part. It passes only if all of its latest inspections do."""
+
+    serial: str
+    disposition: Literal["pass", "fail"]
+    latest: Annotated[list[Inspection], Field(description="the last one of each category and station")]
+    inspections: Annotated[list[Inspection], Field(description="newest first")]
+    links: PartLinks
+
+
+class _Counts(_Answer):
+    inspected: Annotated[int, Field(ge=1)]
+    rejected: Annotated[int, Field(ge=0)]
+    reject_rate: Share
+    mean_score: float
+
+
+class Bucket(_Counts):
+    """What was inspected in one hour or day, as far as that lies in the window."""
+
+    start: datetime
+
+
+class Drift(_Answer):
+    """How far the window's p-values are from those of good parts (Kolmogorov and Smirnov's distance)."""
+
+    distance: Share
+    p_value: Annotated[Share, Field(description="about how often chance alone makes it as large")]
+    inspected: int
+    scores: Annotated[Literal["higher", "lower"], Field(description="than calibrated, where the distance is")]
+
+
+class VersionStatistics(_Counts):
+    """What one version of a category's artifact has judged in the window."""
+
+    category: str
+    version: str
+    drift: Drift
+    buckets: Annotated[list[Bucket], Field(description="ascending; those without an inspection are left out")]
+
+
+class Statistics(_Answer):
+    """Counts over the window from `since` up to, but without, `until`."""
+
+    since: datetime
+    until: datetime
+    bucket: Literal["hour", "day"]
+    items: Annotated[list[VersionStatistics], Field(description="by category and version")]
+
+
 class Threshold(_Answer):
     """A score above `value` fails; how, when and by whom it was set."""
 

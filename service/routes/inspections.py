@@ -11,14 +11,15 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from models.heatmaps import encode_png, render
 from models.images import decode
-from models.verdict import margin
 from service import maps
 from service.access.needs import needs
 from service.asking import inspection_request
 from service.errors import ImageNotKept
 from service.idempotency import IdempotencyKey
+from service.presentation import present
 from service.problems import documented
-from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
+from service.query_parameters import ONLY_KNOWN
+from service.schemas import Inspection
 from service.state import Running, Service
 from service.storage.inspections import Record
 from service.uploads import LABEL, Label, read_upload
@@ -76,7 +77,7 @@ _DRAWING: Responses = {
 @router.post(
     "/categories/{category}/inspections",
     status_code=HTTPStatus.CREATED,
-    dependencies=[needs("inspect")],
+    dependencies=[needs("inspect"), ONLY_KNOWN],  # a misspelled `seral` must not lose a serial
     responses=_REFUSALS,
     openapi_extra={"requestBody": _UPLOAD},
 )
@@ -98,7 +99,7 @@ async def inspect(
     read = partial(read_upload, request, serial=serial, station=station, limit=limit)
     asked = inspection_request(request, service, timeout_ms=timeout_ms, idempotency_key=idempotency_key)
     record, replayed = await service.inspector.inspect(category, read, asked)
-    inspection = _inspection(request, record)
+    inspection = present(request, record)
     response.headers["Location"] = inspection.links.self
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -109,7 +110,7 @@ async def inspect(
 async def show_inspection(id: UUID, request: Request, service: Running) -> Inspection:
     """An inspection as it was answered."""
     record = await to_thread.run_sync(service.inspections.find, id, limiter=service.reading)
-    return _inspection(request, record)
+    return present(request, record)
 
 
 @router.get(
@@ -171,30 +172,3 @@ def _picture(service: Service, record: Record) -> bytes:
             "the heatmap styles heat, mask and raw can be had (style=heat)."
         )
     return service.pictures.fetch(record.image_sha256)
-
-
-def _inspection(request: Request, record: Record) -> Inspection:
-    root = request.scope.get("root_path", "")
-    path = root + request.app.url_path_for("show_inspection", id=record.id)
-    return Inspection(
-        id=record.id,
-        category=record.category,
-        version=record.version,
-        serial=record.serial,
-        station=record.station,
-        verdict=record.verdict,
-        score=record.score,
-        threshold=record.threshold,
-        margin=margin(record.score, record.threshold),
-        p_value=record.p_value,
-        regions=[Region(**region) for region in record.regions],
-        image=ImageSize(width=record.width, height=record.height),
-        created_at=record.created_at,
-        durations=Durations(**record.durations),
-        links=InspectionLinks(
-            self=path,
-            heatmap=f"{path}/heatmap?style={'overlay' if record.image_kept else 'heat'}",
-            image=f"{path}/image" if record.image_kept else None,
-            category=root + request.app.url_path_for("show_category", category=record.category),
-        ),
-    )

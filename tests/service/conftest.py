@@ -12,9 +12,12 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from starlette.testclient import TestClient
@@ -27,7 +30,12 @@ from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.audit import Change
 from service.storage.database import Database, open_database
+from service.storage.inspections import Inspections, Record
 from service.storage.keys import Keys, NewKey
+from service.uuid7 import uuid7
+
+NOON = datetime(2030, 1, 2, 12, tzinfo=UTC)
+MAP = np.zeros((2, 3), np.float16)
 
 
 @pytest.fixture
@@ -64,6 +72,42 @@ def database(database_url: str, artifact: Artifact) -> Iterator[Database]:
     Artifacts(opened).remember([(artifact.version, artifact.manifest)])
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def make_record(artifact: Artifact) -> Callable[..., Record]:
+    """Inspections of the tests' artifact that passed, but for what is said; no two have the same id."""
+
+    def make(**changes: Any) -> Record:
+        moment = changes.setdefault("created_at", NOON)
+        record = Record(
+            id=uuid7(moment),
+            category="plate",
+            version=artifact.version,
+            serial=None,
+            station=None,
+            verdict="pass",
+            score=0.5,
+            threshold=1.0,
+            p_value=12 / 25,
+            regions=[],
+            width=128,
+            height=96,
+            image_sha256="0" * 64,
+            image_media_type="image/png",
+            image_kept=False,
+            created_at=moment,
+            durations={"decode_ms": 1.0, "queue_ms": 2.0, "inference_ms": 3.0},
+        )
+        return replace(record, **changes)
+
+    return make
+
+
+@pytest.fixture
+def add() -> Callable[..., None]:
+    """Store inspections in a database, in this order."""
+    return lambda database, *records: Inspections(database).add([(record, MAP) for record in records])
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -44,6 +45,15 @@ def test_it_judges_over_a_real_connection(address: str, good: Picture, bad: Pict
         assert client.get(answer.headers["location"]).json() == answer.json()
         assert client.get(answer.json()["links"]["heatmap"]).headers["content-type"] == "image/png"
         assert client.get("/docs").status_code == 200
+
+
+def test_serials_come_through_a_real_connection(address: str, good: Picture) -> None:
+    with httpx2.Client(base_url=address) as client:
+        for serial in ("100%2F", "a/../b", "LOT/7 №?"):
+            wanted = client.post(POST, content=good(1), params={"serial": serial}).json()
+            part = client.get(f"/v1/parts/{quote(serial, safe='')}").json()
+            assert part["inspections"] == [wanted]
+            assert client.get(part["links"]["self"].replace("/../", "/%2E%2E/")).json() == part
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(address: str) -> None:
