@@ -18,15 +18,17 @@ from service import openapi, problems
 from service.body_limit import BodyLimit
 from service.engine import Engine
 from service.inspector import Inspector
-from service.pictures import Pictures
+from service.pictures import Pictures, open_place
 from service.registry import open_registry
 from service.request_id import RequestId
+from service.retention import Limits, Retention
 from service.routes import categories, health, inspections
 from service.settings import Settings
 from service.state import Service, State
 from service.storage.artifacts import Artifacts
 from service.storage.database import open_database
 from service.storage.inspections import Inspections
+from service.storage.pictures import PictureIndex
 from service.upload_gate import UploadGate
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,12 @@ def open_service(settings: Settings) -> Iterator[Service]:
         engine = Engine(batch_limit=settings.batch_limit, queue_limit=settings.queue_limit)
         engine.start()
         stack.callback(engine.stop)
-        pictures = Pictures(settings.pictures)
+        place, index = open_place(settings), PictureIndex(database)
+        pictures = Pictures(place, index)
+        limits = Limits(days=settings.keep_images_days, bytes=settings.keep_images_bytes)
+        retention = Retention(place, index, limits=limits, seconds=settings.retention_seconds)
+        retention.start()
+        stack.callback(retention.stop)
         yield Service(
             settings=settings,
             registry=registry,
@@ -99,6 +106,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
             artifacts=artifacts,
             inspections=inspections_,
             pictures=pictures,
+            retention=retention,
             inspector=Inspector(
                 engine=engine,
                 inspections=inspections_,

@@ -27,6 +27,7 @@ from models.locate_artifact import find_artifact
 from service.app import create_app
 from service.errors import StartupError
 from service.offline import Finding, findings
+from service.pictures import open_place
 from service.registry import Registry
 from service.settings import KeepImages, Settings
 from service.storage.database import open_database
@@ -155,6 +156,7 @@ def _check(settings: Settings) -> None:
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
     pick_device(settings.device)
+    open_place(settings)
     open_database(settings.url).close()
 
 

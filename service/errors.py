@@ -4,7 +4,8 @@ ServiceError
 ├── UnknownCategory     404
 ├── UnknownInspection   404
 ├── ImageNotKept        404  by the policy that was in force
-├── ImageGone           410  it was kept, but its file is no longer there
+├── ImageGone           410  it was kept, and has been removed since
+├── ImageDamaged        410  it was kept, but is not what it was
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
 ├── UploadTooLarge      413
@@ -13,7 +14,7 @@ ServiceError
 ├── TooManyUploads      503  with Retry-After
 ├── NotReady            503
 ├── EngineStopped       503
-├── StoreUnavailable    503  the database or the picture folder does not answer: nothing was judged
+├── StoreUnavailable    503  the database or the place of the pictures does not answer: nothing was judged
 ├── JudgingFailed       500
 └── StartupError             settings, folder or database that the service cannot start with
 
@@ -56,7 +57,13 @@ class ImageNotKept(ServiceError):
 
 
 class ImageGone(ServiceError):
-    """The picture was kept, but its file is no longer there."""
+    """The picture was kept, and is no longer there: retention has removed it, or somebody."""
+
+    status = HTTPStatus.GONE
+
+
+class ImageDamaged(ServiceError):
+    """The picture was kept, but its bytes are not those that were uploaded."""
 
     status = HTTPStatus.GONE
 
@@ -114,7 +121,7 @@ class EngineStopped(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The database or the picture folder does not answer, so no verdict can be given."""
+    """The database or the place of the pictures does not answer, so no verdict can be given."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 5

@@ -102,7 +102,7 @@ class Inspector:
         )
         pixel = artifact.manifest.threshold.pixel
         packed = maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel)
-        self.inspections.add([(record, packed)])
+        self.inspections.add([(record, packed)], kept=[(digest, len(upload.data), now)] if kept else [])
         return record
 
 

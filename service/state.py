@@ -10,6 +10,7 @@ from service.engine import Engine
 from service.inspector import Inspector
 from service.pictures import Pictures
 from service.registry import Registry
+from service.retention import Retention
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.database import Database
@@ -27,6 +28,7 @@ class Service:
     artifacts: Artifacts
     inspections: Inspections
     pictures: Pictures
+    retention: Retention
     inspector: Inspector
     reading: CapacityLimiter  # threads that look things up in the database
     drawing: CapacityLimiter  # threads that render heatmaps

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from service import maps
 from service.errors import UnknownInspection
 from service.storage.database import Database
+from service.storage.pictures import note_kept
 from service.storage.tables import INSPECTIONS, SCORE_MAPS
 
 
@@ -51,8 +52,13 @@ class Inspections:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, added: Sequence[tuple[Record, NDArray[np.float16]]]) -> None:
-        """Commit inspections with their maps (h, w), all or none.
+    def add(
+        self,
+        added: Sequence[tuple[Record, NDArray[np.float16]]],
+        *,
+        kept: Sequence[tuple[str, int, datetime]] = (),
+    ) -> None:
+        """Commit inspections with their maps (h, w), and the pictures kept for them (`note_kept`), all or none.
 
         Raises IntegrityError if one of their ids or idempotency keys is taken.
         """
@@ -69,6 +75,7 @@ class Inspections:
         with self._database.adding() as connection:
             connection.execute(insert(INSPECTIONS), rows)
             connection.execute(insert(SCORE_MAPS), grids)
+            note_kept(connection, kept)
 
     def find(self, key: uuid.UUID) -> Record:
         """The inspection of this id. Raises UnknownInspection."""
