@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 200  # pictures a transaction: short enough for the inspections that wait behind it
 _BREATH = 0.02  # seconds between two batches, for whoever waits
 _REMOVING_THREADS = 8  # an object store answers slowly, but many at once
+_FAILURES = 8  # after so many in a batch it is not one picture that cannot be removed, but the place that fails
 _WALKS = 24 * 3600.0  # seconds between two walks through the place
 # At the start there is nothing to tell a leap of the clock by but the last upload. Holidays are shorter than this.
 _STANDSTILL = timedelta(days=7)
@@ -86,20 +87,25 @@ class Retention:
         self._thread.join(timeout=10)
 
     def run(self) -> None:
-        """Remove what is beyond the limits, and walk through the place if it is time. Raises StoreUnavailable."""
+        """Remove what is beyond the limits, and walk through the place if it is time.
+
+        Raises StoreUnavailable for the first of what failed, once the rest is done.
+        """
         now = self._clock.now()
         if self._first:
             self._compare_with_last_upload(now)
             self._first = False
-        self._empty(lambda: self._index.abandoned(_BATCH, now=now), now)
-        self._remove_old(now)
-        self._remove_excess(now)
-        # After the removals: what is found now is first removed in the next run. Whoever is uploading it is done then.
-        if self._walked_at is None or time.monotonic() - self._walked_at > _WALKS:
-            self._adopt()
-            self._walked_at = time.monotonic()
+        failure: StoreUnavailable | None = None
+        # The walk is last: what it finds is removed in the next run, and whoever is just uploading that is done then.
+        for step in (self._finish, self._remove_old, self._remove_excess, self._walk):
+            try:
+                step()
+            except StoreUnavailable as error:
+                failure = failure or error
         totals = self._index.totals()
         self._stats = replace(self._stats, pictures=totals.pictures, bytes=totals.bytes)
+        if failure is not None:
+            raise failure
 
     def _repeat(self) -> None:
         while not self._stopping.is_set():
@@ -107,9 +113,9 @@ class Retention:
                 self.run()
             except StoreUnavailable as error:
                 reason = f"{error} {error.__cause__!r}" if error.__cause__ else error
-                logger.warning("Old pictures could not be removed, and will be the next time: %s", reason)
+                logger.warning("Retention did not come to its end, and goes on the next time: %s", reason)
             except Exception:  # this thread must outlive whatever one run meets
-                logger.exception("Old pictures could not be removed, and will be the next time.")
+                logger.exception("Retention did not come to its end, and goes on the next time.")
             self._stopping.wait(self._seconds)
 
     def _compare_with_last_upload(self, now: datetime) -> None:
@@ -119,13 +125,21 @@ class Retention:
         if now - newest > max(_STANDSTILL, timedelta(days=self._limits.days)):
             self._clock.doubt(f"It is {now:%Y-%m-%d}, and the newest kept picture is of {newest:%Y-%m-%d}.")
 
-    def _remove_old(self, now: datetime) -> None:
-        if self._limits.days is None or not self._clock.trusted:
-            return
-        before = now - timedelta(days=self._limits.days)
-        self._empty(lambda: self._index.oldest(_BATCH, now=now, before=before), now)
+    def _finish(self) -> None:
+        self._empty(lambda: self._index.abandoned(_BATCH, now=self._clock.now()))
 
-    def _remove_excess(self, now: datetime) -> None:
+    def _remove_old(self) -> None:
+        if self._limits.days is None:
+            return
+        age = timedelta(days=self._limits.days)
+
+        def too_old() -> list[KeptPicture]:
+            now = self._clock.now()  # for every batch anew: a run may take hours, and the clock may leap meanwhile
+            return self._index.oldest(_BATCH, now=now, before=now - age) if self._clock.trusted else []
+
+        self._empty(too_old)
+
+    def _remove_excess(self) -> None:
         if self._limits.bytes is None:
             return
         excess = self._index.totals().bytes - self._limits.bytes
@@ -133,18 +147,18 @@ class Retention:
         def beyond() -> list[KeptPicture]:
             nonlocal excess
             chosen = []
-            for picture in self._index.oldest(_BATCH, now=now) if excess > 0 else []:
+            for picture in self._index.oldest(_BATCH, now=self._clock.now()) if excess > 0 else []:
                 if excess > 0:
                     chosen.append(picture)
                     excess -= picture.bytes
             return chosen
 
-        self._empty(beyond, now)
+        self._empty(beyond)
 
-    def _empty(self, batch: Callable[[], Sequence[KeptPicture]], now: datetime) -> None:
+    def _empty(self, batch: Callable[[], Sequence[KeptPicture]]) -> None:
         """Remove batch after batch until one is empty."""
         while not self._stopping.is_set() and (pictures := batch()):
-            self._remove(self._index.claim(pictures, now=now))
+            self._remove(self._index.claim(pictures, now=self._clock.now()))
             self._stopping.wait(_BREATH)
 
     def _remove(self, claimed: Sequence[KeptPicture]) -> None:
@@ -155,7 +169,7 @@ class Retention:
 
         def remove(picture: KeptPicture) -> None:
             late = time.monotonic() - begun > LEASE.total_seconds() / 3
-            if late or failures or self._stopping.is_set():
+            if late or len(failures) >= _FAILURES or self._stopping.is_set():
                 return  # its claim runs out, and a later run takes it over
             try:
                 self._place.remove(picture.sha256)
@@ -177,18 +191,21 @@ class Retention:
         if failures:
             raise failures[0]
 
-    def _adopt(self) -> None:
-        """Give rows to pictures that have none; each counts as uploaded when its file was written."""
+    def _walk(self) -> None:
+        """Once a day, give rows to pictures that have none; each counts as uploaded when its file was written."""
+        if self._walked_at is not None and time.monotonic() - self._walked_at < _WALKS:
+            return
         self._place.tidy()
         adopted = 0
         for part in self._place.walk():
+            if self._stopping.is_set():
+                return
             names = iter(part)
             while chunk := list(islice(names, _BATCH)):
-                if self._stopping.is_set():
-                    return
                 times = {digest: self._place.modified(digest) for digest in self._index.unknown(chunk)}
                 found = [KeptPicture(each, part[each], at) for each, at in times.items() if at is not None]
                 self._index.adopt(found)
                 adopted += len(found)
+        self._walked_at = time.monotonic()
         if adopted:
             logger.info("%d kept pictures were not listed in the database, and are now.", adopted)
