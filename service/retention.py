@@ -84,7 +84,7 @@ class Retention:
     def stop(self) -> None:
         """Finish the pictures in hand and end; a store that hangs is not waited for."""
         self._stopping.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=5)
 
     def run(self) -> None:
         """Remove what is beyond the limits, and walk through the place if it is time.

@@ -62,8 +62,9 @@ class PictureIndex:
         self._database = database
 
     def knows(self, digest: str) -> bool:
-        """Whether a picture is kept, or just being removed."""
-        return self._kept_at(digest) is not None
+        """Whether a picture is to be kept: it has a row, and nobody is just removing it."""
+        kept_at = self._kept_at(digest)
+        return kept_at is not None and kept_at >= _FIRST
 
     def renew(self, digest: str, *, at: datetime) -> None:
         """Keep retention from a picture that is being uploaded, if it has a row. Returns once nobody removes it."""

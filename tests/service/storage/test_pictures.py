@@ -65,6 +65,7 @@ def test_only_one_can_claim_a_picture(database: Database, index: PictureIndex) -
     seen = index.oldest(10, now=NOW)
     assert {each.sha256 for each in index.claim(seen, now=NOW)} == {A, B}
     assert index.claim(seen, now=NOW) == []
+    assert not index.knows(A)
     assert index.oldest(10, now=NOW) == []
     assert index.totals().newest is None
     assert index.abandoned(10, now=NOW + LEASE / 2) == []
