@@ -28,6 +28,7 @@ from service.app import create_app
 from service.errors import StartupError
 from service.logs import start_logging
 from service.offline import Finding, findings
+from service.pictures import open_place
 from service.server import Server
 from service.settings import KeepImages, Settings, read_settings
 from service.state import Service
@@ -153,6 +154,7 @@ def _check(settings: Settings) -> None:
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
     pick_device(settings.device)
+    open_place(settings)
     with closing(open_database(settings.url)) as database:
         check_exposure(settings.host, Keys(database))
 

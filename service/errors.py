@@ -13,9 +13,10 @@ ServiceError
 ├── UnknownPart         404
 ├── BadCursor           422
 ├── ImageNotKept        404  by the policy that was in force
-├── ImageGone           410  it was kept, but its file is no longer there
 ├── VersionRefused      409  its file cannot be used, so it cannot be activated
 ├── NothingToRollBack   409
+├── ImageGone           410  it was kept, and has been removed since
+├── ImageDamaged        410  it was kept, but is not what it was
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
 ├── BadInference        400  a request of the Open Inference Protocol that cannot be read, or asks for what is not there
@@ -30,7 +31,7 @@ ServiceError
 ├── DeadlinePassed      503  with Retry-After
 ├── RequestInFlight     409  with Retry-After: the same Idempotency-Key
 ├── KeyReused           422  the same Idempotency-Key for something else
-├── StoreUnavailable    503  the database or the picture folder does not answer: nothing was judged
+├── StoreUnavailable    503  the database or the place of the pictures does not answer: nothing was judged
 ├── JudgingFailed       500
 ├── KeyRefused               what `jigsight keys` cannot do
 └── StartupError             settings, folder or database that the service cannot start with
@@ -159,7 +160,13 @@ class ImageNotKept(ServiceError):
 
 
 class ImageGone(ServiceError):
-    """The picture was kept, but its file is no longer there."""
+    """The picture was kept, and is no longer there: retention has removed it, or somebody."""
+
+    status = HTTPStatus.GONE
+
+
+class ImageDamaged(ServiceError):
+    """The picture was kept, but its bytes are not those that were uploaded."""
 
     status = HTTPStatus.GONE
 
@@ -256,7 +263,7 @@ class KeyReused(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The database or the picture folder does not answer, so no verdict can be given."""
+    """The database or the place of the pictures does not answer, so no verdict can be given."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after = 5

@@ -208,7 +208,8 @@ class Inspector:
             idempotency_key=request.idempotency_key,
         )
         pixel = artifact.manifest.threshold.pixel
-        return Addition(record, maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel))
+        packed = maps.pack(reading.map, threshold=judgement.threshold, pixel_threshold=pixel)
+        return Addition(record, packed, picture_bytes=len(upload.data) if kept else None)
 
 
 async def _together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

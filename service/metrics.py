@@ -3,12 +3,10 @@
 Names and labels are part of the service's interface (docs/metrics.md); the labels' values are few by construction.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
@@ -101,22 +99,3 @@ class _Looking(Collector):
 
     def describe(self) -> list[Metric]:
         return []  # or it would be asked before the service has begun
-
-
-def gauge(name: str, text: str, label: str | None, values: Mapping[str, float]) -> Metric:
-    """A value for each label's value; with the one key "" and no label, one value."""
-    family = GaugeMetricFamily(name, text, labels=[label] if label else [])
-    for key, value in values.items():
-        family.add_metric([key] if label else [], value)
-    return family
-
-
-def device_memory(device: torch.device) -> Metric:
-    """What PyTorch holds on a CUDA device; empty on others."""
-    values: dict[str, float] = {}
-    if device.type == "cuda":
-        values = {
-            "allocated": torch.cuda.memory_allocated(device),
-            "reserved": torch.cuda.memory_reserved(device),
-        }
-    return gauge("jigsight_device_memory_bytes", "Memory on the device", "kind", values)

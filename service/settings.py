@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     keep_images_days: Annotated[float | None, Field(gt=0, description="pictures older than that are removed")] = None
     keep_images_bytes: Annotated[int | None, Field(gt=0, description="the oldest beyond that are removed")] = None
     pictures_url: Annotated[str | None, Field(description="s3://bucket/folder; a folder in `data` if unset")] = None
+    pictures_seconds: Annotated[float, Field(gt=0, description="most time that an object store is waited for")] = 10.0
+    retention_seconds: Annotated[float, Field(gt=0, description="how often old pictures are looked for")] = 300.0
 
     cors_origins: Annotated[tuple[Origin, ...], Field(description="web pages that may ask, as JSON; none")] = ()
     open_hosts: Annotated[

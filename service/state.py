@@ -15,11 +15,13 @@ from service.inspector import Inspector
 from service.metrics import Metrics
 from service.pictures import Pictures
 from service.registry.registry import Registry
+from service.retention import Retention
 from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.audit import Audit
 from service.storage.database import Database
 from service.storage.inspections import Inspections
+from service.storage.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Service:
     metrics: Metrics
     registry: Registry
     engine: Engine
+    writer: Writer
     database: Database
     guard: Guard
     audit: Audit
     artifacts: Artifacts
     inspections: Inspections
     pictures: Pictures
+    retention: Retention
     inspector: Inspector
     loading: CapacityLimiter  # threads that wait for an artifact to be loaded
     changing: CapacityLimiter  # threads that change what is active, one after the other

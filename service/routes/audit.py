@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query
 
 from service.access.needs import needs
 from service.problems import documented
+from service.query_parameters import Moment
 from service.schemas import Changes, NotedChange
 from service.state import Running
 from service.storage.audit import LARGEST_ID, Wanted
 from service.uploads import Label
-from service.utc import Moment
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[needs("admin")])
 

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v2/health", tags=["health"])
 @router.get("/live", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
 async def live(service: Running) -> Live:
     """Whether the process is of any use; 503 if only starting it anew helps."""
-    if service.engine.died or service.inspector.writer.died:
+    if service.engine.died or service.writer.died:
         raise EngineStopped("A thread has died, and nothing is judged until this process is started anew.")
     return Live()
 
@@ -34,7 +34,7 @@ def _reasons(service: Service) -> list[str]:
     reasons = service.registry.ailments()
     if service.stopping.is_set():
         reasons.append("the service is stopping")
-    if not (service.engine.alive and service.inspector.writer.alive):
+    if not (service.engine.alive and service.writer.alive):
         reasons.append("the engine takes no parts")
     try:
         service.database.ping()

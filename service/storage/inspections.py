@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from service import maps
 from service.errors import UnknownInspection
 from service.storage.database import Database
+from service.storage.pictures import note_kept
 from service.storage.tables import INSPECTIONS, SCORE_MAPS
 
 
@@ -44,10 +45,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Addition:
-    """An inspection to be stored, with its map (h, w)."""
+    """An inspection to be stored, with its map (h, w), and the size of its picture if that was kept."""
 
     record: Record
     score_map: NDArray[np.float16]
+    picture_bytes: int | None = None
 
 
 RECORD = tuple(INSPECTIONS.c[field.name] for field in fields(Record))
@@ -60,7 +62,7 @@ class Inspections:
         self._database = database
 
     def add(self, added: Sequence[Addition]) -> None:
-        """Commit inspections with their maps, all or none.
+        """Commit inspections with their maps and the rows of their pictures, all or none.
 
         Raises IntegrityError if one of their ids or idempotency keys is taken.
         """
@@ -74,9 +76,15 @@ class Inspections:
             }
             for each in added
         ]
+        kept = [
+            (each.record.image_sha256, each.picture_bytes, each.record.created_at)
+            for each in added
+            if each.picture_bytes is not None
+        ]
         with self._database.adding() as connection:
             connection.execute(insert(INSPECTIONS), rows)
             connection.execute(insert(SCORE_MAPS), grids)
+            note_kept(connection, kept)
 
     def find(self, key: uuid.UUID) -> Record:
         """The inspection of this id. Raises UnknownInspection."""

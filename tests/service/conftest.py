@@ -1,7 +1,8 @@
 """A real service around the tests' artifact, with a database and a picture folder of its own.
 
 What goes into a database is tested on SQLite and on PostgreSQL: `database_url` gives a test one of each. The server is
-started from the system's packages, and tests that need it are skipped, saying so, where there is none.
+started from the system's packages, and tests that need it are skipped, saying so, where there is none. S3 is what
+moto's server understands by it.
 """
 
 import getpass
@@ -17,9 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import psycopg
 import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
 from models.artifact import Artifact
@@ -161,3 +164,30 @@ def issue() -> Callable[..., str]:
         return secret
 
     return store
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a server that speaks S3 and keeps everything in memory."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Makes empty buckets, and sets what the environment of their user must say."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+    def make() -> str:
+        name = f"line-{uuid.uuid4()}"
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+    return make
