@@ -1,16 +1,21 @@
-"""The service's settings: environment variables `JIGSIGHT_*`, frozen, read once at the entry point."""
+"""The service's settings: environment variables `JIGSIGHT_*`, frozen, read once at the entry point.
+
+A container's secrets stand in for variables: `/run/secrets/jigsight_database_url` is JIGSIGHT_DATABASE_URL where the
+environment has none, so that no password need be in the environment.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from models.device import Device
 from models.images import MAX_PIXELS
 
 KeepImages = Literal["all", "rejects", "none"]
 MIB = 2**20
+SECRETS = Path("/run/secrets")
 
 
 class Settings(BaseSettings):
@@ -32,6 +37,19 @@ class Settings(BaseSettings):
     upload_seconds: Annotated[float, Field(gt=0, description="most time that one upload may take")] = 30.0
     decode_threads: Annotated[int, Field(ge=1, le=256)] = 4
     keep_images: KeepImages = "all"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options override the environment, and that overrides the container's secrets, where it has any."""
+        given = init_settings, env_settings
+        return (*given, SecretsSettingsSource(settings_cls, secrets_dir=SECRETS)) if SECRETS.is_dir() else given
 
     @property
     def url(self) -> str:
