@@ -1,10 +1,14 @@
-"""The service's settings: environment variables `JIGSIGHT_*`, frozen, read once at the entry point."""
+"""The service's settings: environment variables `JIGSIGHT_*`, frozen, read once at the entry point.
+
+A container's secrets stand in for variables: `/run/secrets/jigsight_database_url` is JIGSIGHT_DATABASE_URL where the
+environment has none, so that no password need be in the environment.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from models.device import Device
 from models.images import MAX_PIXELS
@@ -15,6 +19,7 @@ LogFormat = Literal["auto", "text", "json"]
 # A page of any site is not on offer: "*" is no origin.
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
 MIB = 2**20
+SECRETS = Path("/run/secrets")
 
 
 class Settings(BaseSettings):
@@ -59,6 +64,19 @@ class Settings(BaseSettings):
     ] = ()
     keys_seconds: Annotated[float, Field(gt=0, description="how often the API keys are read anew")] = 2.0
     log_format: Annotated[LogFormat, Field(description="auto: text on a terminal, JSON elsewhere")] = "auto"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options override the environment, and that overrides the container's secrets, where it has any."""
+        given = init_settings, env_settings
+        return (*given, SecretsSettingsSource(settings_cls, secrets_dir=SECRETS)) if SECRETS.is_dir() else given
 
     @property
     def url(self) -> str:

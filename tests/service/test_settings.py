@@ -49,3 +49,13 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
+
+
+def test_a_password_may_be_in_a_secret_of_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "jigsight_database_url").write_text("postgresql+psycopg://jigsight:secret@db/jigsight\n")
+    (tmp_path / "postgres_password").write_text("not ours")
+    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    monkeypatch.delenv("JIGSIGHT_DATABASE_URL", raising=False)
+    assert Settings().url == "postgresql+psycopg://jigsight:secret@db/jigsight"
+    monkeypatch.setenv("JIGSIGHT_DATABASE_URL", "sqlite:///other")
+    assert Settings().url == "sqlite:///other"
