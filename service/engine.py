@@ -142,9 +142,12 @@ class Engine:
             self._work.notify()
         answer = asyncio.wrap_future(part.reading)
         patience = None if deadline == math.inf else max(deadline - time.perf_counter(), 0)
-        # Cancelling the caller cancels `answer`, and that the part, unless it is being run.
-        await asyncio.wait({answer}, timeout=patience)
-        if not answer.done() and part.reading.cancel():
+        try:
+            done, _ = await asyncio.wait({answer}, timeout=patience)
+        except asyncio.CancelledError:
+            part.reading.cancel()  # no use if it is being run: then nobody reads its answer
+            raise
+        if not done and part.reading.cancel():
             raise _too_late(part)
         return await answer
 

@@ -155,7 +155,7 @@ def test_the_documentation_needs_no_internet(client: TestClient) -> None:
 def test_the_document_tells_errors_as_they_are_sent(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     operations = [(path, each) for path, item in document["paths"].items() for each in item.values()]
-    assert len(operations) == 17
+    assert len(operations) == 27
     for path, operation in operations:
         inference = path.startswith("/v2") and not path.startswith("/v2/health/")
         media_type, name = ("json", "InferenceError") if inference else ("problem+json", "Problem")

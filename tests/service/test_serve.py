@@ -124,4 +124,4 @@ def test_the_api_is_as_it_says(address: str) -> None:
             # Nothing can be wrong with a request that has no parameters.
             with suppress(Unsatisfiable) if mode is GenerationMode.NEGATIVE else nullcontext():
                 probe()
-    assert len(labels) == 17
+    assert len(labels) == 27
