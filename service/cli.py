@@ -24,6 +24,7 @@ from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from service import keys_command, load_command
 from service.access.open_mode import check_exposure
+from service.announcement import announcement
 from service.app import create_app
 from service.errors import StartupError
 from service.logs import start_logging
@@ -129,21 +130,8 @@ def _threshold(artifact: Artifact, rate: float) -> float:
 
 def _announce(listener: socket.socket, service: Service) -> None:
     host, port = listener.getsockname()[:2]
-    address, registry = f"http://{f'[{host}]' if ':' in host else host}:{port}", service.registry
-    lines = [f"JigSight listens on {address}", f"  documentation  {address}/docs"]
-    lines.append(f"  access         {'for anybody on this machine' if service.guard.open else 'by API keys'}")
-    for category, entry in registry.entries.items():
-        lines.append(f"  category       {category} ({entry.manifest.kind}, version {entry.version})")
-        lines += [
-            f"  newer          {category} version {version} waits; to activate it:\n"
-            f"                 curl -X POST {address}/v1/categories/{category}/activate "
-            f"-H 'Content-Type: application/json' -d '{{\"version\": \"{version}\"}}'"
-            for version in entry.newer
-        ]
-    lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
-    if not registry.entries:
-        lines.append(f"  nothing to serve: there is no usable artifact in {registry.folder}")
-    typer.echo("\n".join(lines))
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    typer.echo(announcement(address, service.registry, without_keys=service.guard.open))
 
 
 def _check(settings: Settings) -> None:

@@ -33,7 +33,7 @@ from service.settings import Settings
 from service.storage.artifacts import Artifacts
 from service.storage.audit import Change
 from service.storage.database import Database, open_database
-from service.storage.inspections import Inspections, Record
+from service.storage.inspections import Addition, Inspections, Record
 from service.storage.keys import Keys, NewKey
 from service.uuid7 import uuid7
 
@@ -110,7 +110,7 @@ def make_record(artifact: Artifact) -> Callable[..., Record]:
 @pytest.fixture
 def add() -> Callable[..., None]:
     """Store inspections in a database, in this order."""
-    return lambda database, *records: Inspections(database).add([(record, MAP) for record in records])
+    return lambda database, *records: Inspections(database).add([Addition(record, MAP) for record in records])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -17,9 +16,6 @@ from models.errors import ArtifactError, JigSightError
 from models.images import decode
 from service import cli
 from service.engine import detect
-from service.registry.registry import open_registry
-from service.storage.artifacts import Artifacts
-from service.storage.database import Database
 
 Picture = Callable[[int], bytes]
 
@@ -190,21 +186,3 @@ def test_options_override_the_environment(app: typer.Typer, monkeypatch: pytest.
     monkeypatch.setenv("JIGSIGHT_ARTIFACTS", str(tmp_path / "from the environment"))
     assert "from the environment" in refusal(app)
     assert "from an option" in refusal(app, "--artifacts", str(tmp_path / "from an option"))
-
-
-def test_at_start_a_waiting_version_is_told_with_what_to_do(
-    make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], database: Database
-) -> None:
-    older = make(tmp_path, seed=1)
-    os.utime(older, (1_000_000_000, 1_000_000_000))
-    registry = open_registry(tmp_path, device=torch.device("cpu"), artifacts=Artifacts(database))
-    cli._announce("http://127.0.0.1:8000", registry)
-    assert "newer" not in capsys.readouterr().out
-    newer = make(tmp_path, seed=2)
-    registry.look()
-    cli._announce("http://127.0.0.1:8000", registry)
-    told = capsys.readouterr().out
-    assert f"plate (texture, version {older.stem})" in told
-    assert f"plate version {newer.stem} waits" in told
-    assert "curl -X POST http://127.0.0.1:8000/v1/categories/plate/activate" in told
-    assert f"""-d '{{"version": "{newer.stem}"}}'""" in told
