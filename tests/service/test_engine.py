@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from models.artifact import Artifact, load
 from models.images import decode
 from service.engine import Engine, Reading, detect
-from service.errors import EngineStopped, JudgingFailed, QueueFull
+from service.errors import DeadlinePassed, EngineStopped, JudgingFailed, QueueFull
 
 
 @pytest.fixture
@@ -216,3 +217,102 @@ def test_a_dying_thread_answers_everybody(artifact_path: Path, good: Callable[[i
     assert not engine.alive
     engine.stop()  # waits for the thread's end
     assert engine.died
+
+
+def test_a_part_whose_deadline_passes_while_it_waits_is_not_run(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+    gate, one = Gate(artifact), tile(artifact, good(0))
+
+    async def ask() -> None:
+        first = asyncio.create_task(engine.read(artifact, one))
+        await asyncio.to_thread(gate.entered.wait)
+        with pytest.raises(DeadlinePassed, match="was not judged"):  # while the engine is still busy
+            await engine.read(artifact, one, deadline=time.perf_counter() + 0.01)
+        gate.open.set()
+        await first
+        await engine.read(artifact, one, deadline=time.perf_counter() + 60)
+
+    asyncio.run(ask())
+    assert gate.batches == [1, 1]
+
+
+def test_a_batch_that_does_not_fit_is_halved(engine: Engine, artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path)
+    tiles = [tile(artifact, good(seed)) for seed in range(9)]
+    expected = [reading.score for reading in detect(artifact, tiles)]
+    gate = Gate(artifact)
+
+    def of_little_memory(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 3:
+            raise torch.OutOfMemoryError("as a device would")
+
+    artifact.detector.register_forward_pre_hook(of_little_memory)
+
+    async def ask() -> list[Reading]:
+        first = asyncio.create_task(engine.read(artifact, tiles[0]))
+        await asyncio.to_thread(gate.entered.wait)
+        rest = [asyncio.create_task(engine.read(artifact, each)) for each in tiles[1:]]
+        await asyncio.sleep(0)
+        gate.open.set()
+        readings = await asyncio.gather(first, *rest)
+        again = [asyncio.create_task(engine.read(artifact, each)) for each in tiles[:4]]
+        await asyncio.gather(*again)
+        return readings
+
+    scores = [reading.score for reading in asyncio.run(ask())]
+    assert scores == pytest.approx(expected, rel=1e-4)
+    assert gate.batches[:8] == [1, 8, 4, 2, 2, 4, 2, 2]
+    assert max(gate.batches[8:]) <= 2, "what did not fit once is not tried again"
+
+
+def test_one_picture_that_does_not_fit_has_no_verdict(
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact = load(artifact_path)
+
+    def of_no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("as a device would")
+
+    artifact.detector.register_forward_pre_hook(of_no_memory)
+    with pytest.raises(JudgingFailed, match="too little memory"):
+        asyncio.run(engine.read(artifact, tile(artifact, good(0))))
+
+
+def test_a_batch_may_wait_for_company(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path)
+    one, sizes = tile(artifact, good(0)), list[int]()
+    engine = Engine(batch_limit=3, queue_limit=8, batch_wait=60, on_batch=sizes.append)
+    engine.start()
+
+    async def ask() -> None:
+        await asyncio.gather(*(engine.read(artifact, one) for _ in range(3)))  # full: there is no need to wait
+
+    asyncio.run(ask())
+    assert sizes == [3]
+    engine.stop()
+
+
+def test_what_waits_for_company_is_finished_when_it_stops(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path)
+    engine = Engine(batch_limit=3, queue_limit=8, batch_wait=60)
+    engine.start()
+
+    async def ask() -> Reading:
+        waiting = asyncio.create_task(engine.read(artifact, tile(artifact, good(0))))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(engine.stop)
+        return await waiting
+
+    assert asyncio.run(ask()).score > 0
+
+
+def test_several_places_are_taken_at_once_or_not_at_all(engine: Engine) -> None:
+    with engine.admit("plate", 2):
+        assert engine.in_hand()["plate"] == 2
+        with pytest.raises(QueueFull, match="2 parts"), engine.admit("plate", 2):
+            pytest.fail("a fourth place was given")
+        with engine.admit("plate"):
+            pass
+    assert engine.in_hand()["plate"] == 0

@@ -99,7 +99,9 @@ def test_another_process_may_be_faster(client: TestClient, good: Picture, monkey
 
 def test_keys_in_flight_are_those_of_their_senders() -> None:
     keys = InFlight()
-    with keys.hold("camera 1", "a"), keys.hold("camera 2", "a"), keys.hold("camera 1", None):
+    with keys.hold("camera 1", "a"):
+        with keys.hold("camera 2", "a"), keys.hold("camera 1", None), keys.hold("camera 1", None):
+            pass
         with pytest.raises(RequestInFlight, match="'a'"), keys.hold("camera 1", "a"):
             pytest.fail("one key was held twice")
     with keys.hold("camera 1", "a"):
