@@ -3,8 +3,8 @@
     python mes.py http://127.0.0.1:8000 part A-17                   # may this part go on?
     python mes.py http://127.0.0.1:8000 follow --state mes.json     # every inspection, as a line of JSON, for ever
 
-`part` exits with 0 for pass, 1 for fail, 2 where JigSight does not know or does not answer. `follow` starts from the
-first inspection, and with a state file goes on where it was; after a crash the last lines may come twice, and an
+`part` exits with 0 for pass, 1 for fail, 2 where JigSight has never seen it or does not answer. `follow` starts from
+the first inspection, and with a state file goes on where it was; after a crash the last lines may come twice, and an
 inspection's `id` tells them. A key, if the server asks for one, is taken from JIGSIGHT_KEY.
 """
 
@@ -44,41 +44,32 @@ def part(address: str, serial: str) -> int:
     return {"pass": 0, "fail": 1}.get(found["disposition"], 2)
 
 
-def follow(address: str, state: dict, *, poll: float) -> Iterator[tuple[list[dict], dict]]:
-    """New inspections, oldest first, in lists; each with the state to go on from once the list is dealt with.
-
-    `next` leads to the page behind this one, and is null on the last page, which still grows: that one is asked for
-    again, and what was seen of it is left out.
-    """
+def follow(address: str, cursor: str | None, *, poll: float) -> Iterator[tuple[list[dict], str]]:
+    """New inspections, oldest first, in lists; each with the cursor to go on from once the list is dealt with."""
     while True:
         try:
-            page = get(address, "/v1/inspections", order="asc", limit=PAGE, cursor=state.get("cursor"))
+            page = get(address, "/v1/inspections", order="asc", limit=PAGE, cursor=cursor)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429:
                 raise  # asking again would not help
             print(f"no answer, trying again: {error}", file=sys.stderr)
             time.sleep(poll)
             continue
-        seen = set(state.get("seen", []))
-        new = [each for each in page["items"] if each["id"] not in seen]
-        if page["next"] is None:
-            state = {"cursor": state.get("cursor"), "seen": [each["id"] for each in page["items"]]}
-        else:
-            state = {"cursor": page["next"], "seen": []}
-        if new:
-            yield new, state
-        if page["next"] is None:
+        cursor = page["next"]  # behind this page, also where nothing is there yet
+        if page["items"]:
+            yield page["items"], cursor
+        if len(page["items"]) < PAGE:
             time.sleep(poll)
 
 
 def follow_to_stdout(address: str, file: Path | None, *, poll: float) -> None:
     """Print inspections until interrupted."""
-    state = json.loads(file.read_text()) if file and file.exists() else {}
-    for new, after in follow(address, state, poll=poll):
+    cursor = json.loads(file.read_text())["cursor"] if file and file.exists() else None
+    for new, after in follow(address, cursor, poll=poll):
         for each in new:
             print(json.dumps(each), flush=True)
         if file:
-            store(file, after)
+            store(file, {"cursor": after})
 
 
 def store(file: Path, state: dict) -> None:

@@ -17,7 +17,7 @@ Documents = dict[str, Any]
 
 
 class Pages(ThreadingHTTPServer):
-    """Inspections in pages of three; a page that is not full is the last. `dispositions` are of parts."""
+    """Inspections in pages of three, and behind the last an empty one. `dispositions` are of parts."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -31,7 +31,7 @@ class Pages(ThreadingHTTPServer):
         """The page that begins at `cursor`."""
         begin = int(cursor or 0)
         items = [INSPECTION | {"id": each} for each in self.ids[begin : begin + 3]]
-        return {"items": items, "next": str(begin + 3) if len(self.ids) > begin + 3 else None}
+        return {"items": items, "next": str(begin + len(items))}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,8 +47,11 @@ class Handler(BaseHTTPRequestHandler):
         elif asked.path.startswith("/v1/parts/"):
             serial = asked.path.removeprefix("/v1/parts/")
             latest = [INSPECTION | {"id": "1"}]
-            found = self.server.dispositions.get(serial, "unknown")
-            self.answer(200, {"serial": serial, "disposition": found, "latest": latest, "inspections": latest})
+            found = self.server.dispositions.get(serial)
+            if found is None:
+                self.answer(404, {"detail": "never seen"})
+            else:
+                self.answer(200, {"serial": serial, "disposition": found, "latest": latest, "inspections": latest})
         elif query.get("cursor") == "gone":
             self.answer(422, {"detail": "no such cursor"})
         else:
@@ -98,13 +101,20 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-@pytest.mark.parametrize(("disposition", "code"), [("pass", 0), ("fail", 1), ("unknown", 2)])
+@pytest.mark.parametrize(("disposition", "code"), [("pass", 0), ("fail", 1), ("to be thought of", 2)])
 def test_a_part(mes: Callable[..., subprocess.Popen[str]], pages: Pages, disposition: str, code: int) -> None:
     pages.dispositions["A-1"] = disposition
     process = mes(pages.address, "part", "A-1")
     said, _ = process.communicate(timeout=30)
     assert process.returncode == code
     assert f"A-1: {disposition}" in said
+
+
+def test_a_part_that_was_never_seen_is_not_passed(mes: Callable[..., subprocess.Popen[str]], pages: Pages) -> None:
+    process = mes(pages.address, "part", "A-1")
+    said, complaint = process.communicate(timeout=30)
+    assert (process.returncode, said) == (2, "")
+    assert "never seen" in complaint
 
 
 def test_a_part_that_nobody_answers_for_is_not_passed(mes: Callable[..., subprocess.Popen[str]], pages: Pages) -> None:
@@ -156,7 +166,7 @@ def test_a_cursor_that_the_server_does_not_know_ends_it(
     mes: Callable[..., subprocess.Popen[str]], pages: Pages, tmp_path: Path
 ) -> None:
     state = tmp_path / "mes.json"
-    state.write_text(json.dumps({"cursor": "gone", "seen": []}))
+    state.write_text(json.dumps({"cursor": "gone"}))
     process = mes(pages.address, "follow", "--state", state)
     _, complaint = process.communicate(timeout=30)
     assert process.returncode == 2

@@ -179,7 +179,7 @@ def stream(client: TestClient, path: str, received: Callable[[dict[str, Any]], N
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [],
+        "headers": [(b"host", b"localhost")],
         "state": client.app_state,
     }
     asyncio.run(client.app(scope, receive, send))
