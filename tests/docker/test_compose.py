@@ -91,7 +91,6 @@ def test_the_example_sets_what_the_file_reads(compose: dict[str, Any]) -> None:
     assert read | {"COMPOSE_PROFILES"} == set(re.findall(r"^#?([A-Z_0-9]+)=", example, re.M))
 
 
-@pytest.mark.xfail(strict=True, reason="settings of issue 4 that are being written")
 def test_the_environment_is_what_the_service_reads(compose: dict[str, Any]) -> None:
     given = {name for service in OURS for name in compose["services"][service]["environment"]}
     given |= set(re.findall(r"^\s+(JIGSIGHT_[A-Z_]+)=", (ROOT / "docker" / "service.Dockerfile").read_text(), re.M))

@@ -23,6 +23,7 @@ METRICS = {
     "jigsight_device_memory_bytes",
     "jigsight_artifact_info",
     "jigsight_loaded_artifacts",
+    "jigsight_loaded_bytes",
     "jigsight_ready",
     "jigsight_pictures_bytes",
     "jigsight_retention_removed_total",
@@ -67,6 +68,17 @@ def test_an_expression_asks_for_what_there_is(expression: str) -> None:
     assert found or "vector(" in expression
     assert {each.name for each in found} <= METRICS | recorded | {"up"}
     assert set(re.findall(r'stage="([a-z]+)"', expression)) <= STAGES
+
+
+def test_the_list_is_what_the_service_measures() -> None:
+    """A test of the service compares its document with what it really tells."""
+    document = (ROOT / "docs" / "metrics.md").read_text()
+    measured = set(re.findall(r"`(jigsight_[a-z_]+)`", document))
+    assert {name for name in METRICS if name.startswith("jigsight_")} == {
+        part
+        for name in measured
+        for part in ([f"{name}_{each}" for each in ("bucket", "sum", "count")] if name in HISTOGRAMS else [name])
+    }
 
 
 def test_everything_that_the_service_measures_is_drawn() -> None:

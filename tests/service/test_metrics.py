@@ -1,6 +1,8 @@
 """Prometheus: what has happened is counted under names that the dashboard and the alerts use."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -84,3 +86,15 @@ def test_two_services_in_one_process_count_apart(client: TestClient, settings: S
 def test_labels_do_not_grow_with_what_clients_send(client: TestClient, good: Picture, category: str) -> None:
     client.post(f"/v1/categories/{category}/inspections", content=good(1))
     assert {dict(labels)["category"] for name, labels in read(client) if name == "jigsight_queue_depth"} <= {"plate"}
+
+
+def test_the_document_tells_every_metric(client: TestClient, good: Picture) -> None:
+    client.post(POST, content=good(1))
+    document = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    told = set(re.findall(r"`(jigsight_[a-z_]+)`", document))
+    families = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        if family.name.startswith("jigsight_") and not family.name.endswith("_created")
+    }
+    assert told == families

@@ -1,5 +1,7 @@
 """Settings come from the environment, are checked and do not change."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,22 @@ def test_a_password_may_be_in_a_secret_of_the_container(monkeypatch: pytest.Monk
     assert Settings().url == "postgresql+psycopg://jigsight:secret@db/jigsight"
     monkeypatch.setenv("JIGSIGHT_DATABASE_URL", "sqlite:///other")
     assert Settings().url == "sqlite:///other"
+
+
+def test_the_document_tells_every_setting_and_its_default() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    rows = [re.split(r"\s*\|\s*", line)[1:] for line in document.splitlines() if line.startswith("| `")]
+    told: dict[str, str] = {}
+    for names, defaults, *_ in rows:
+        keys, values = re.findall(r"`([^`]+)`", names), re.findall(r"`([^`]+)`", defaults)
+        told |= dict(zip(keys, values or [""] * len(keys), strict=True))
+    assert told.keys() == Settings.model_fields.keys()
+    for name, field in Settings.model_fields.items():
+        if field.default is None:
+            assert told[name] == ""
+        elif isinstance(field.default, tuple):
+            assert json.loads(told[name]) == list(field.default)
+        elif isinstance(field.default, int | float):
+            assert json.loads(told[name]) == field.default
+        else:
+            assert told[name] == str(field.default)

@@ -1,5 +1,6 @@
 """Keys over HTTP: how they are sent, what is answered without, and that no route was forgotten."""
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -61,8 +62,7 @@ def test_no_route_was_forgotten(keyed: Keyed) -> None:
     for route in iter_route_contexts(keyed.client.app.routes):  # type: ignore[attr-defined]
         if route.path in OPEN:
             continue
-        values = {name: uuid.uuid4() for name in getattr(route, "param_convertors", None) or {}}
-        path = route.path.format(**values)
+        path = re.sub(r"\{[^}]+\}", str(uuid.uuid4()), route.path)
         for method in set(route.methods or ()) - {"HEAD"}:
             answer = keyed.client.request(method, path)
             assert answer.status_code == 401, f"{method} {path} needs no scope"

@@ -31,7 +31,13 @@ def two(make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def settings(tmp_path: Path) -> Settings:
     """A service whose folder tests fill, and which is looked through only when they say so."""
     (tmp_path / "artifacts" / "plate").mkdir(parents=True)
-    return Settings(artifacts=tmp_path / "artifacts", data=tmp_path / "data", device="cpu", scan_seconds=1e6)
+    return Settings(
+        artifacts=tmp_path / "artifacts",
+        data=tmp_path / "data",
+        device="cpu",
+        open_hosts=("testserver",),
+        scan_seconds=1e6,
+    )
 
 
 @pytest.fixture
