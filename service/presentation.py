@@ -5,7 +5,7 @@ from urllib.parse import quote
 from fastapi import Request
 
 from models.verdict import margin
-from service.schemas import Durations, ImageSize, Inspection, InspectionLinks, Region
+from service.schemas.inspections import Durations, ImageSize, Inspection, InspectionLinks, Region
 from service.storage.inspections import Record
 
 

@@ -15,7 +15,7 @@ from service.registry.changes import Author
 from service.registry.view import Entry
 from service.request_id import request_id
 from service.routes.categories import shown, threshold
-from service.schemas import Category, Threshold, WishedThreshold, WishedVersion
+from service.schemas.categories import Category, Threshold, WishedThreshold, WishedVersion
 from service.state import Running, Service
 
 router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("admin")])

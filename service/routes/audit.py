@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from service.access.needs import needs
 from service.problems import documented
 from service.query_parameters import Moment
-from service.schemas import Changes, NotedChange
+from service.schemas.audit import Changes, NotedChange
 from service.state import Running
 from service.storage.audit import LARGEST_ID, Wanted
 from service.uploads import Label

@@ -10,7 +10,15 @@ from service.manifest_words import sentences
 from service.problems import documented
 from service.registry.registry import Registry
 from service.registry.view import Entry
-from service.schemas import Categories, Category, CategoryDetail, CategoryLinks, CategoryVersion, Refused, Threshold
+from service.schemas.categories import (
+    Categories,
+    Category,
+    CategoryDetail,
+    CategoryLinks,
+    CategoryVersion,
+    Refused,
+    Threshold,
+)
 from service.state import Running
 from service.storage.artifacts import ThresholdChange
 

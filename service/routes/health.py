@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from service.errors import EngineStopped, NotReady, StoreUnavailable
 from service.problems import documented
-from service.schemas import Live, Ready
+from service.schemas.health import Live, Ready
 from service.state import Running, Service
 
 router = APIRouter(prefix="/v2/health", tags=["health"])

@@ -19,7 +19,7 @@ from service.idempotency import IdempotencyKey
 from service.presentation import present
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN
-from service.schemas import Inspection
+from service.schemas.inspections import Inspection
 from service.state import Running, Service
 from service.storage.inspections import Record
 from service.uploads import LABEL, Label, read_upload

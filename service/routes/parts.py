@@ -12,7 +12,7 @@ from service.presentation import path_of, present
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN
 from service.routes.search import older_link
-from service.schemas import Part, PartLinks
+from service.schemas.inspections import Part, PartLinks
 from service.state import Running, Service
 from service.storage.queries import Filters, Queries
 from service.uploads import Label

@@ -21,7 +21,7 @@ from service.export import CSV, NDJSON, Format
 from service.presentation import path_of, present
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN, Asked
-from service.schemas import InspectionPage, ListLinks
+from service.schemas.inspections import InspectionPage, ListLinks
 from service.state import Running, Service
 from service.storage.inspections import Record
 from service.storage.queries import Filters, Order, Page, Queries

@@ -8,10 +8,11 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Query
 
-from service import drift, schemas
+from service import drift
 from service.access.needs import needs
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN, Category, Moment, check_window, refusal
+from service.schemas import statistics as schemas
 from service.state import Running, Service
 from service.storage.queries import Filters
 from service.storage.statistics import Count, Statistics, Tally, Width
