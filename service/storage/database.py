@@ -146,8 +146,8 @@ def _migrate(engine: Engine) -> None:
     config.set_main_option("script_location", "service:migrations")
     with engine.connect().execution_options(patience=math.inf) as connection, connection.begin():
         if connection.dialect.name == "postgresql":  # of several processes that start at once, one migrates
-            # Millions of rows may have to be moved.
-            connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
+            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(text(f"SET LOCAL {limit} = 0"))  # millions of rows may have to be moved
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADDING})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
