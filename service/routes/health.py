@@ -5,6 +5,7 @@ from http import HTTPStatus
 from anyio import to_thread
 from fastapi import APIRouter
 
+from service import disk
 from service.errors import EngineStopped, NotReady, StoreUnavailable
 from service.problems import documented
 from service.schemas.health import Live, Ready
@@ -40,4 +41,6 @@ def _reasons(service: Service) -> list[str]:
         service.database.ping()
     except StoreUnavailable:
         reasons.append("the database does not answer")
+    if (problem := disk.ailment(service.settings)) is not None:
+        reasons.append(problem)
     return reasons

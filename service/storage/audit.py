@@ -73,5 +73,5 @@ class Audit:
             rows = rows.where(AUDIT.c.actor == wanted.actor)
         if wanted.before is not None:
             rows = rows.where(AUDIT.c.id < wanted.before)
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             return [Noted(**row._mapping) for row in connection.execute(rows)]

@@ -4,6 +4,8 @@ SQLite runs in WAL mode with `synchronous=FULL`: what is committed survives a po
 become `StoreUnavailable`: nothing is answered that was not stored.
 """
 
+import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,18 +21,13 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from service.errors import StartupError, StoreUnavailable
+from service.storage.outage import Hanging, Outage
 from service.storage.tables import INSPECTIONS
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
-# A database that is gone is to be noticed while the camera still waits, and not after the network's minutes.
-_POSTGRES = {
-    "connect_timeout": 3,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 8000,
-    "options": "-c statement_timeout=60000 -c lock_timeout=10000",
-}
+_PATIENCE = 8.0  # seconds for each answer of a database on the network; longer than it waits for locks
+_QUERY_PATIENCE = 65.0  # for questions about very many rows; longer than it works on one
+_DISK_FULL = "53100"  # PostgreSQL's name for it
 _ADDING = 0x6A696773  # the advisory lock of whoever adds inspections: "jigs"
 
 
@@ -41,6 +38,7 @@ class Database:
         self.engine = engine
         # SQLite lets one writer in at a time and the others poll; a lock lets them in as they come.
         self._writing = threading.Lock()
+        self._outage = Outage()
 
     def close(self) -> None:
         """Close the connections."""
@@ -53,15 +51,35 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection to look things up with. Raises StoreUnavailable."""
-        with _translated(), self.engine.connect() as connection:
+        """A connection to look something up with. Raises StoreUnavailable."""
+        with _translated(), self._connection(_PATIENCE) as connection:
+            yield connection
+
+    @contextmanager
+    def searching(self) -> Iterator[Connection]:
+        """A connection for questions that may take a minute. Raises StoreUnavailable."""
+        with _translated(), self._connection(_QUERY_PATIENCE) as connection:
             yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction that is committed when the block ends. Raises StoreUnavailable, IntegrityError."""
-        with _translated(), self._writing, self.engine.begin() as connection:
+        with _translated(), self._turn(), self._connection(_PATIENCE) as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def _connection(self, patience: float) -> Iterator[Connection]:
+        with self._outage.noticed(), self.engine.connect() as connection:
+            yield connection.execution_options(patience=patience)  # of a database on the network
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=_PATIENCE):
+            raise _silent()
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextmanager
     def adding(self) -> Iterator[Connection]:
@@ -111,9 +129,9 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    if url.drivername == "postgresql":  # SQLAlchemy would look for psycopg2
-        url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, pool_pre_ping=True, pool_timeout=10, connect_args=_POSTGRES)
+    from service.storage import postgresql  # psycopg is not installed everywhere
+
+    return postgresql.connect(url)
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -126,8 +144,10 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", "service:migrations")
-    with engine.begin() as connection:
+    with engine.connect().execution_options(patience=math.inf) as connection, connection.begin():
         if connection.dialect.name == "postgresql":  # of several processes that start at once, one migrates
+            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(text(f"SET LOCAL {limit} = 0"))  # millions of rows may have to be moved
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADDING})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -139,8 +159,29 @@ def _translated() -> Iterator[None]:
         yield
     except (IntegrityError, ProgrammingError, DataError):  # our own mistakes, not the database's
         raise
-    except (DBAPIError, NoConnectionFree) as error:
-        raise StoreUnavailable(
-            "The database does not answer, so there is no result. The service's log says more; send the "
-            "request again once the database is back."
-        ) from error
+    except Hanging:
+        raise _silent() from None  # whoever found out has logged it
+    except DBAPIError as error:
+        raise (_full() if _is_full(error) else _silent()) from error
+    except NoConnectionFree as error:
+        raise _silent() from error
+
+
+def _is_full(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return getattr(error.orig, "sqlstate", None) == _DISK_FULL
+
+
+def _silent() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The database does not answer, so there is no result. The service's log says more; send the request again "
+        "once the database is back."
+    )
+
+
+def _full() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The database's disk is full: nothing can be stored, so there is no verdict. Free some space and send the "
+        "part again; the service need not be restarted."
+    )

@@ -80,7 +80,7 @@ class PictureIndex:
     def totals(self) -> Totals:
         """How many there are, and how large they are together."""
         wanted = select(func.count(), func.coalesce(func.sum(PICTURES.c.bytes), 0), func.max(PICTURES.c.kept_at))
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             count, size, newest = connection.execute(wanted).one()
         return Totals(pictures=count, bytes=int(size), newest=None if newest is None or newest < _FIRST else newest)
 
@@ -90,7 +90,7 @@ class PictureIndex:
         wanted = select(PICTURES).where(settled, PICTURES.c.kept_at >= _FIRST)
         if before is not None:
             wanted = wanted.where(PICTURES.c.kept_at < before)
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             rows = connection.execute(wanted.order_by(PICTURES.c.kept_at).limit(limit))
             return [KeptPicture(**row._mapping) for row in rows]
 

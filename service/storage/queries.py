@@ -94,7 +94,7 @@ class Queries:
 
         Raises BadCursor if `after` is a number that was never given.
         """
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             # Read first: whatever has a number up to this one is seen by all that is read afterwards.
             newest = _newest(connection)
             if after is not None and after > newest:
@@ -110,10 +110,10 @@ class Queries:
 
     def batches(self, filters: Filters, *, order: Order, size: int = _BATCH) -> Iterator[list[Record]]:
         """All inspections that were there when the first batch is asked for; each batch is a transaction of its own."""
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             first, last = _bounds(connection, filters, order=order, after=None, newest=_newest(connection))
         while first <= last:
-            with self._database.reading() as connection:
+            with self._database.searching() as connection:
                 found = _read(connection, filters, order=order, first=first, last=last, limit=size)
             if found:
                 yield [record for _, record in found]
@@ -128,7 +128,7 @@ class Queries:
         groups = (INSPECTIONS.c.category, INSPECTIONS.c.station)
         numbers = select(func.max(_NUMBER)).where(*filters.clauses()).group_by(*groups)
         latest = select(_NUMBER, *RECORD).where(_NUMBER.in_(numbers)).order_by(*groups)
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             rows = connection.execute(latest).all()
             if not rows:
                 raise UnknownPart(

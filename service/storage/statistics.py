@@ -66,7 +66,7 @@ class Statistics:
 
     def tallies(self, filters: Filters, *, width: Width) -> list[Tally]:
         """A tally for each version of each category that has judged something, in their order."""
-        with self._database.reading() as connection:
+        with self._database.searching() as connection:
             first, last = filters.numbers(connection)
             wanted = [*filters.clauses(), INSPECTIONS.c.number.between(first, last)]
             buckets = _buckets(connection, wanted, width=width)

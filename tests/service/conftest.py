@@ -114,13 +114,19 @@ def add() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Path]:
-    """The folder in which a PostgreSQL server of the tests' own has its socket."""
+def pg_ctl() -> str:
+    """The path of PostgreSQL's own command to start and stop servers."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     control = str(found[-1]) if found else shutil.which("pg_ctl")
     if control is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    with running_postgresql(control) as folder:
+    return control
+
+
+@pytest.fixture(scope="session")
+def postgresql(pg_ctl: str) -> Iterator[Path]:
+    """The folder in which a PostgreSQL server of the tests' own has its socket."""
+    with running_postgresql(pg_ctl) as folder:
         yield folder
 
 
