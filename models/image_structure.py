@@ -96,14 +96,14 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
             raise UnsupportedImage(f"The TIFF's directory has more than {MOST_PIECES} entries. Save it anew.")
         if tag in (_STRIPS, _TILES) and count > MOST_PIECES:
             raise UnsupportedImage(
-                f"The TIFF is cut into {count} strips or tiles; at most {MOST_PIECES} are read. Save it with larger ones."
+                f"The TIFF is cut into {count} strips or tiles; at most {MOST_PIECES} are read. Save it with fewer."
             )
         if tag in (_TILE_WIDTH, _TILE_LENGTH):
             edges.append(value)
     if len(edges) == 2 and edges[0] * edges[1] > max_pixels:
         raise ImageTooLarge(
-            f"The TIFF's tiles are {edges[0]}x{edges[1]} pixels; pictures of at most {max_pixels} are accepted. Save it "
-            "with smaller ones."
+            f"The TIFF's tiles are {edges[0]}x{edges[1]} pixels; pictures of at most {max_pixels} are accepted. "
+            "Save it with smaller ones."
         )
 
 

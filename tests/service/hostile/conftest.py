@@ -243,3 +243,9 @@ def corpus(*, seed: int, each: int) -> dict[str, bytes]:
 def files() -> dict[str, bytes]:
     """The corpus."""
     return corpus(seed=4, each=EACH)
+
+
+@pytest.fixture(scope="session")
+def whole() -> dict[str, bytes]:
+    """The files that it was made of."""
+    return WHOLE

@@ -1,9 +1,12 @@
 """A corpus of damaged and forged pictures: none crashes, hangs, takes memory, or is judged though it is broken."""
 
 import json
+import struct
 import subprocess
 import sys
+import time
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -117,10 +120,44 @@ def test_the_service_answers_each(client: TestClient, files: Files, outcomes: di
         assert ("verdict" in answer.json()) is (answer.status_code == 201)
 
 
+@pytest.fixture
+def claims(whole: Files) -> Files:
+    """Files of a few kilobytes, of each format, whose headers say 60,000 x 60,000 pixels (WebP: 16,383)."""
+    side, edge = 60_000, struct.Struct("<I")
+    forms = ("png grey", "jpeg", "bmp", "tiff tiled, lzw", "webp", "webp animated")
+    png, jpeg, bmp, tiff, webp, animated = made = [bytearray(whole[form]) for form in forms]
+    png[16:24] = struct.pack(">II", side, side)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    frame = jpeg.index(b"\xff\xc0") + 5
+    jpeg[frame : frame + 4] = struct.pack(">HH", side, side)
+    bmp[18:26] = edge.pack(side) * 2
+    for tag in (256, 257):
+        place = tiff.index(struct.pack("<HHI", tag, 4, 1)) + 8
+        tiff[place : place + 4] = edge.pack(side)
+    frame = webp.index(b"VP8 ") + 14
+    webp[frame : frame + 4] = struct.pack("<HH", 16_383, 16_383)
+    canvas = animated.index(b"VP8X") + 12
+    animated[canvas : canvas + 6] = (side - 1).to_bytes(3, "little") * 2
+    return {form: bytes(data) for form, data in zip(forms, made, strict=True)}
+
+
+def test_files_that_claim_to_be_large_are_refused_by_their_header(client: TestClient, claims: Files) -> None:
+    service = client.app_state["service"]
+    for name, data in claims.items():
+        assert len(data) < 20_000
+        begun = time.perf_counter()
+        assert client.post(POST, content=data).status_code == 413, name
+        assert time.perf_counter() - begun < 2, name
+    assert service.settings.max_pixels < 60_000 * 60_000
+
+
 def test_so_it_does_over_a_real_connection(
     serving: Serving, artifact_path: Path, tmp_path: Path, files: Files, outcomes: dict[str, str | list[int]]
 ) -> None:
-    with serving(artifact_path.parent.parent, tmp_path) as (process, address), httpx2.Client(base_url=address) as client:
+    with (
+        serving(artifact_path.parent.parent, tmp_path) as (process, address),
+        httpx2.Client(base_url=address) as client,
+    ):
         for name, data, statuses in _some(files, outcomes, each=40):
             for request in ({"content": data}, {"files": {"image": ("part.png", data)}}):
                 answer = client.post(POST, **request)
