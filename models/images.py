@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
+from models.image_structure import check_exif, check_structure
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
@@ -122,13 +123,12 @@ def _sniff(data: bytes) -> str:
 
 def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     """The picture, not decoded yet, if nothing in its header or frame speaks against it."""
+    check_structure(data, name, max_pixels=max_pixels)
     opened = _PLUGINS[name](BytesIO(data))
     _refuse_by_header(opened, name, max_pixels)
     if name == "PNG":
         opened.verify()  # the checksums: decoding alone looks at none, and not always at zlib's
         opened = _PLUGINS[name](BytesIO(data))
-    elif name == "JPEG":
-        _refuse_endless_jpeg(opened, data)
     elif name == "TIFF":
         _refuse_odd_tiff(opened)
     return opened
@@ -136,6 +136,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
 
 def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
     opened.load()
+    check_exif(opened.info.get("exif", b""))
     # After loading: a TIFF was turned by Pillow itself and no longer says so.
     turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
     upright: Image.Image = opened if turn is None else opened.transpose(turn)
@@ -173,15 +174,6 @@ def _refuse_by_header(opened: ImageFile.ImageFile, name: str, max_pixels: int) -
             f"The {name} has pixels of type {opened.mode}, whose range from black to white is not known "
             "(32-bit, signed, floating point or CIELAB). Save it with 8 or 16 unsigned bits per channel."
         )
-
-
-def _refuse_endless_jpeg(opened: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse a JPEG without an end marker: libjpeg paints what is missing grey, and only warns.
-
-    Pillow has read as far as the first scan, so thumbnails in the header are behind and cannot answer for it.
-    """
-    if opened.fp is None or data.find(b"\xff\xd9", opened.fp.tell()) < 0:
-        raise CorruptImage("The JPEG has no end marker: it was cut off. Send it again.")
 
 
 def _refuse_odd_tiff(opened: ImageFile.ImageFile) -> None:

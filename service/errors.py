@@ -103,7 +103,7 @@ class UnknownCategory(ServiceError):
 
     def __init__(self, category: str, *, known: list[str]) -> None:
         served = f"Served are: {', '.join(known)}." if known else "None is: train one with `jigsight train`."
-        super().__init__(f"There is no category {category!r}. {served}")
+        super().__init__(f"There is no category {category[:64]!r}. {served}")
 
 
 class UnknownVersion(ServiceError):

@@ -42,9 +42,14 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, with its fields and its traceback."""
         fields = {"request_id": request_in_hand.get()} | getattr(record, FIELDS, {})
-        told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        told = " ".join(f"{name}={_on_one_line(value)}" for name, value in fields.items() if value is not None)
         line = super().format(record)
         return f"{line}  [{told}]" if told else line
+
+
+def _on_one_line(value: object) -> str:
+    """As text; what a client sent must not look like another event."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(value))
 
 
 def start_logging(wished: LogFormat) -> None:

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.connection_limits import limited
 from service.settings import Settings
 from service.state import Service
 
@@ -28,6 +29,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=limited(settings),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
     upload_limit: Annotated[int, Field(ge=1, description="most uploads being read at once")] = 64
     upload_seconds: Annotated[float, Field(gt=0, description="most time that one upload may take")] = 30.0
+    head_seconds: Annotated[float, Field(gt=0, description="most time that a request's headers may take")] = 20.0
 
     batch_limit: Annotated[int, Field(ge=1, le=1024, description="most pictures in one forward pass")] = 16
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000, description="how long a batch waits for company")] = 0.0

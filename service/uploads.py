@@ -13,10 +13,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.errors import BadForm, NoImage
+from service.errors import BadForm, EncodedBody, NoImage
 
-# Any characters but controls: part serials are free text in many factories.
-Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# Any characters but controls and line ends: part serials are free text in many factories. Bytes that are no UTF-8
+# arrive as U+FFFD, all alike, so that two parts would become one.
+Label = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]+$")
+]
 LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _LONGEST_FIELD = 4096  # bytes
 _MOST_FIELDS = 16
@@ -32,10 +35,11 @@ class Upload:
 
 
 async def read_upload(request: Request, *, serial: str | None, station: str | None, limit: int) -> Upload:
-    """Read the body; `serial` and `station` come from the query. Raises NoImage or BadForm.
+    """Read the body; `serial` and `station` come from the query. Raises NoImage, BadForm or EncodedBody.
 
     `limit` is the most bytes that a body may have: uploads up to it stay in memory.
     """
+    refuse_encoded(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "multipart/form-data":
         data = await request.body()
@@ -53,6 +57,13 @@ async def read_upload(request: Request, *, serial: str | None, station: str | No
         )
     finally:
         await form.close()
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raise EncodedBody for a compressed body, which a few bytes can make a large one."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise EncodedBody(f"The body is encoded as {encoding!r}. Send it as it is: pictures are compressed already.")
 
 
 class _Form(MultiPartParser):

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 
 from service.access.needs import needs
 from service.asking import inspection_request
-from service.errors import ArtifactUnavailable, EncodedBody, EngineStopped, VersionNotActive
+from service.errors import ArtifactUnavailable, EngineStopped, VersionNotActive
 from service.open_inference.messages import (
     LENGTH_HEADER,
     InferenceRequest,
@@ -36,7 +36,7 @@ from service.open_inference.results import Wanted, read_wanted, write_results
 from service.openapi import REFERENCES
 from service.registry.view import Entry
 from service.state import Running, Service
-from service.uploads import Upload
+from service.uploads import Upload, refuse_encoded
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -166,9 +166,7 @@ async def _read(
     request: Request, service: Service, category: str, header_length: str | None
 ) -> tuple[Wanted, list[Upload]]:
     """What is wanted and the parts; there must be a place for them, as for any upload, before the body is read."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise EncodedBody(f"The body is encoded as {encoding!r}. Send it as it is: pictures are compressed already.")
+    refuse_encoded(request)
     with service.engine.admit(category):
         async with service.inspector.gate.enter():
             body = await request.body()

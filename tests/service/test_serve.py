@@ -1,11 +1,13 @@
 """`jigsight serve` as a process of its own: start, limits on the wire, ending, kill -9, and its whole API."""
 
+import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -17,11 +19,17 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    ignored_auth,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
     unsupported_method,
 )
+
+from service.access.keys import digest_of, new_secret
+from service.storage.audit import Change
+from service.storage.database import open_database
+from service.storage.keys import Keys, NewKey
 
 POST = "/v1/categories/plate/inspections"
 Picture = Callable[[int], bytes]
@@ -98,6 +106,8 @@ def test_a_signal_ends_it_in_good_order(
         assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
+# `JIGSIGHT_TEST_EXAMPLES=200 pytest tests/service/test_serve.py -k api_is` looks more closely, for some minutes.
+EXAMPLES = int(os.environ.get("JIGSIGHT_TEST_EXAMPLES", "15"))
 CHECKED = [
     not_a_server_error,
     status_code_conformance,
@@ -108,7 +118,31 @@ CHECKED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def guarded(
+    serving: Serving, artifact_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of a server that wants keys, and the headers of its administrator."""
+    data = tmp_path_factory.mktemp("guarded")
+    secret = new_secret()
+    with closing(open_database(f"sqlite:///{data / 'jigsight.sqlite'}")) as database:
+        key = NewKey(name="tests", sha256=digest_of(secret), scopes=frozenset({"admin"}))
+        Keys(database).create(key, change=Change("tests", "create key", "key tests"))
+    with serving(artifact_path.parent.parent, data, JIGSIGHT_MAX_BODY_BYTES="1000000") as (_, address):
+        yield address, {"Authorization": f"Bearer {secret}"}
+
+
 def test_the_api_is_as_it_says(address: str) -> None:
+    assert probed(address, headers={}, checks=CHECKED) == 27
+
+
+def test_the_api_is_as_it_says_with_keys_too(guarded: tuple[str, dict[str, str]]) -> None:
+    address, headers = guarded
+    assert probed(address, headers=headers, checks=[*CHECKED, ignored_auth]) == 27
+
+
+def probed(address: str, *, headers: dict[str, str], checks: list[Any]) -> int:
+    """How many operations there are; all have answered as the document says, whatever they were sent."""
     document = schemathesis.openapi.from_url(f"{address}/openapi.json")
     labels = []
     for found in document.get_all_operations():
@@ -116,12 +150,12 @@ def test_the_api_is_as_it_says(address: str) -> None:
         labels.append(operation.label)
         for mode in GenerationMode:
 
-            @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
             @given(operation.as_strategy(generation_mode=mode))
             def probe(case: schemathesis.Case) -> None:
-                case.call_and_validate(checks=CHECKED)
+                case.call_and_validate(checks=checks, headers=headers)
 
             # Nothing can be wrong with a request that has no parameters.
             with suppress(Unsatisfiable) if mode is GenerationMode.NEGATIVE else nullcontext():
                 probe()
-    assert len(labels) == 27
+    return len(labels)

@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from models.images import decode
 from service.open_inference.messages import MOST_JSON_LISTS, MOST_JSON_VALUES
+from service.storage.database import open_database
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "open_inference.md").read_text("utf-8")
 Picture = Callable[[int], bytes]
@@ -81,6 +82,36 @@ def test_two_clients_at_once_get_the_native_route_s_scores(address: str, good: P
         for found in of_files.result(), of_pixels.result():
             assert [verdict for _, verdict in found] == [each["verdict"] for each in native]
             assert [score for score, _ in found] == pytest.approx([each["score"] for each in native], rel=1e-4)
+
+
+def test_two_clients_with_keys_of_their_own(
+    serving: Serving, artifact_path: Path, tmp_path: Path, issue: Callable[..., str], good: Picture, bad: Picture
+) -> None:
+    with closing(open_database(f"sqlite:///{tmp_path / 'jigsight.sqlite'}")) as database:
+        secrets = [issue(database, name, "inspect") for name in ("one", "two")]
+    pictures = [good(1), bad(1), good(2), bad(2)]
+    with serving(artifact_path.parent.parent, tmp_path) as (_, url):
+        headers = [{"Authorization": f"Bearer {secrets[0]}"}, {"X-API-Key": secrets[1]}]
+        native = [
+            httpx2.post(f"{url}/v1/categories/plate/inspections", content=each, headers=headers[0]).json()["score"]
+            for each in pictures
+        ]
+        address, both = url.removeprefix("http://"), threading.Barrier(2)
+
+        def scores(key: dict[str, str]) -> list[float]:
+            with closing(triton.InferenceServerClient(address)) as client:
+                both.wait(30)
+                return [
+                    float(client.infer("plate", [files(each)], headers=key).as_numpy("score")[0])
+                    for each in pictures * 5
+                ]
+
+        with ThreadPoolExecutor(2) as pool:
+            for found in pool.map(scores, headers):
+                assert found == pytest.approx(native * 5, rel=1e-4)
+        with closing(triton.InferenceServerClient(address)) as client:
+            assert refused(client, files(good(1))).startswith("401 ")
+            assert refused(client, files(good(1)), headers={"X-API-Key": secrets[0][:-1]}).startswith("401 ")
 
 
 @pytest.mark.parametrize("binary", [True, False])
