@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from queue import Full, Queue
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -35,13 +36,20 @@ _WARM_UP = 2.0  # seconds
 _loaded = cache(load)
 
 
+class Rate(NamedTuple):
+    """Parts a second, and the milliseconds of a core that each has cost, all threads together."""
+
+    per_second: float
+    core_ms: float
+
+
 def prepare() -> None:
     """What the service does at its start, for a fair comparison; once, before anything else."""
     keep_memory()
 
 
-def throughput(path: Path, pictures: Sequence[bytes], *, batch: int, threads: int, seconds: float) -> float:
-    """Parts a second: `threads` decode and resize, this one runs the detector on full batches."""
+def throughput(path: Path, pictures: Sequence[bytes], *, batch: int, threads: int, seconds: float) -> Rate:
+    """How fast it is: `threads` decode and resize, this one runs the detector on full batches."""
     artifact = _loaded(path)
     tiles: Queue[Tensor] = Queue(maxsize=_AHEAD * batch)
     numbers, ended = itertools.count(), threading.Event()
@@ -78,12 +86,12 @@ def _decode(
             return
 
 
-def _run(artifact: Artifact, tiles: "Queue[Tensor]", *, batch: int, seconds: float) -> float:
-    begun, parts = time.perf_counter(), 0
+def _run(artifact: Artifact, tiles: "Queue[Tensor]", *, batch: int, seconds: float) -> Rate:
+    begun, worked, parts = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() < begun + seconds:
         detect(artifact, [tiles.get() for _ in range(batch)])
         parts += batch
-    return parts / (time.perf_counter() - begun)
+    return Rate(parts / (time.perf_counter() - begun), 1000 * (time.process_time() - worked) / parts)
 
 
 def alone(path: Path, pictures: Sequence[bytes], *, data: Path, parts: int) -> dict[str, float]:

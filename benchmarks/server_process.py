@@ -22,9 +22,7 @@ def serving(
     data.mkdir(parents=True, exist_ok=True)
     command = [*_COMMAND, "--artifacts", str(artifacts), "--data", str(data)]
     with (data / "server.log").open("a") as log, on_cores(cores):
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | environment
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | environment)
     assert process.stdout is not None
     try:
         address = _address(process)
@@ -66,6 +64,12 @@ def resident(process: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+)", status)
     assert found is not None
     return int(found[1]) / 1024
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has had of the cores so far, its threads together (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class MemoryWatch:

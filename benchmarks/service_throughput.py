@@ -5,7 +5,8 @@ python benchmarks/service_throughput.py [--arch resnet18 wide_resnet50_2] [--cor
 Each number is taken in turns with its counterpart, in one run: the plain loop (`plain_loop.py`) and a `jigsight serve`
 process have the same cores, the same number of torch's and of decoding threads and the same batches; the client is
 `jigsight load --saturate` on the cores that are left. The loop does not judge, keep pictures, commit or talk to
-anybody. The pictures are JPEGs of 1024×1024, and no two requests send the same bytes. --json FILE writes the figures.
+anybody. The pictures are JPEGs of 1024×1024, and no two requests send the same bytes. Besides the rates there is what
+a part costs of one core, all threads together, which depends less on who else is at work. --json FILE writes it all.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any
 import plain_loop
 from line import NeverTheSame, draw_parts, make_artifact
 from rich.console import Console
-from server_process import on_cores, serving
+from server_process import on_cores, processor_seconds, serving
 
 from service.load.run import Plan, run
 from service.load.sender import Parts
@@ -55,6 +56,7 @@ class Numbering:
         self._runs = 0
 
     def next(self) -> NeverTheSame:
+        """Those of the next run."""
         self._runs += 1
         return NeverTheSame(self._pictures, run=self._runs)
 
@@ -68,15 +70,15 @@ def compare(asked: Measurement, *, artifact: Path, folder: Path, cores: set[int]
         loop.submit(plain_loop.prepare).result()  # from now on it is there, on those cores
     with loop:
 
-        def plainly(batch: int, seconds: float) -> float:
+        def plainly(batch: int, seconds: float) -> plain_loop.Rate:
             given = {"batch": batch, "threads": threads, "seconds": seconds}
             return loop.submit(plain_loop.throughput, artifact, numbering.next(), **given).result()
 
         by_batch = {batch: plainly(batch, asked.seconds / 2) for batch in BATCHES}
-        best = max(by_batch, key=by_batch.__getitem__)
+        best = max(by_batch, key=lambda batch: by_batch[batch].per_second)
         environment = {"JIGSIGHT_BATCH_LIMIT": str(best), "JIGSIGHT_DECODE_THREADS": str(threads)}
         saturated, alone = [], []
-        with serving(artifact.parent.parent, folder / "data", cores=cores, **environment) as (_, address):
+        with serving(artifact.parent.parent, folder / "data", cores=cores, **environment) as (process, address):
             target = Target(address, CATEGORY)
             load(target, numbering.next(), connections=asked.connections, seconds=asked.seconds / 2)  # warms it up
             for _ in range(asked.repeat):
@@ -87,8 +89,11 @@ def compare(asked: Measurement, *, artifact: Path, folder: Path, cores: set[int]
                 answered = load(target, numbering.next(), connections=1, seconds=patience)
                 alone.append({"service_ms": answered["accepted_ms"]["p50"], "plain_ms": stops})
                 rate = plainly(best, asked.seconds)
+                before = processor_seconds(process)
                 answered = load(target, numbering.next(), connections=asked.connections, seconds=asked.seconds)
-                saturated.append({"service": answered["achieved_per_second"], "plain": rate})
+                core_ms = 1000 * (processor_seconds(process) - before) / answered["accepted"]
+                served = plain_loop.Rate(answered["achieved_per_second"], core_ms)
+                saturated.append({"service": served._asdict(), "plain": rate._asdict()})
     return summary(by_batch, best, saturated, alone)
 
 
@@ -102,21 +107,24 @@ def load(target: Target, pictures: NeverTheSame, *, connections: int, seconds: f
 
 
 def summary(
-    by_batch: dict[int, float],
+    by_batch: dict[int, plain_loop.Rate],
     best: int,
-    saturated: list[dict[str, float]],
+    saturated: list[dict[str, Any]],
     alone: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Medians of the repetitions; of ratios and differences also the extremes."""
-    shares = [each["service"] / each["plain"] for each in saturated]
+    shares = [each["service"]["per_second"] / each["plain"]["per_second"] for each in saturated]
     costs = [each["service_ms"] - each["plain_ms"]["total"] for each in alone]
     return {
         "batch": best,
-        "plain_by_batch": by_batch,
+        "plain_by_batch": {batch: rate._asdict() for batch, rate in by_batch.items()},
         "saturated": saturated,
         "alone": alone,
-        "plain_per_second": statistics.median(each["plain"] for each in saturated),
-        "service_per_second": statistics.median(each["service"] for each in saturated),
+        **{
+            f"{who}_{what}": statistics.median(each[who][what] for each in saturated)
+            for who in ("plain", "service")
+            for what in ("per_second", "core_ms")
+        },
         "share": {"median": statistics.median(shares), "lowest": min(shares), "highest": max(shares)},
         "alone_ms": statistics.median(each["service_ms"] for each in alone),
         "cost_ms": {"median": statistics.median(costs), "lowest": min(costs), "highest": max(costs)},
@@ -128,6 +136,7 @@ def row(arch: str, found: dict[str, Any]) -> str:
     share, cost = found["share"], found["cost_ms"]
     return (
         f"| {arch} | {found['batch']} | {found['plain_per_second']:.1f} | {found['service_per_second']:.1f} "
+        f"| {found['plain_core_ms']:.1f} ms | {found['service_core_ms']:.1f} ms "
         f"| {share['median']:.1%} ({share['lowest']:.1%} to {share['highest']:.1%}) | {found['alone_ms']:.1f} ms "
         f"| {cost['median']:+.1f} ms ({cost['lowest']:+.1f} to {cost['highest']:+.1f}) |"
     )
@@ -153,8 +162,8 @@ def main() -> None:
     figures = {}
     with TemporaryDirectory() as name:
         pictures = draw_parts(given.pictures, size=given.size)
-        print("| network | batch | plain loop | over HTTP | share | one alone | more than its stops |")
-        print("|---|---|---|---|---|---|---|", flush=True)
+        print("| network | batch | plain loop | over HTTP | core, loop | core, HTTP | share | one alone | more |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         for arch in given.arch:
             folder = Path(name) / arch
             artifact = make_artifact(folder / "artifacts", category=CATEGORY, arch=arch, pictures=pictures)
