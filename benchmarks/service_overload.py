@@ -127,8 +127,9 @@ def table(found: dict[str, Any]) -> str:
     memory = found["memory_mb"]
     lines += (
         "",
-        f"p99 may be {found['bound_ms'] or 0:.0f} ms (queue limit {found['queue_limit']}); judged {found['share']:.0%} of "
-        f"what it can; memory {memory['second_quarter']:.0f} -> {memory['last_quarter']:.0f} MB",
+        f"p99 may be {found['bound_ms'] or 0:.0f} ms (queue limit {found['queue_limit']}); judged "
+        f"{found['share']:.0%} of what it can; "
+        f"memory {memory['second_quarter']:.0f} -> {memory['last_quarter']:.0f} MB",
     )
     return "\n".join(lines)
 
