@@ -1,12 +1,12 @@
 """Does memory grow with time? Mixed load for an hour, and the slope of the server's resident memory.
 
-python benchmarks/service_soak.py [--minutes 60] [--rate 40] [--most 1.0] [--json FILE]
+python benchmarks/service_soak.py [--minutes 60] [--warm-up 60] [--rate 40] [--most 1.0] [--json FILE]
 
 Cameras of three categories send parts, some of them twice under one idempotency key; others ask for lists, parts,
 heatmaps, kept pictures, exports, statistics and metrics, while an administrator goes on activating the categories'
 other versions. Every answer must be the expected one. The slope is that of a line by least squares through the resident
-memory after the first fifth of the time; with more than `--most` MB a minute it ends with 1. Networks are small
-(ResNet-18 at 64 pixels), so that there are many requests.
+memory after a warm-up of so many seconds, in which threads, connections and caches come to be; with more than `--most`
+MB a minute it ends with 1. Networks are small (ResNet-18 at 64 pixels), so that there are many requests.
 """
 
 import argparse
@@ -157,10 +157,11 @@ def soak(
     versions: dict[str, Sequence[str]],
     *,
     seconds: float,
+    warm_up: float,
     rate: float,
 ) -> dict[str, Any]:
     """Send `rate` actions a second for so long. Raises UnexpectedAnswer."""
-    ended, ends = threading.Event(), time.monotonic() + seconds
+    ended, ends = threading.Event(), time.monotonic() + warm_up + seconds
     visitors = [Visitor(address, NeverTheSame(pictures, run=seed), seed=seed) for seed in range(_SENDERS)]
     with MemoryWatch(process, every=1.0) as memory, ThreadPoolExecutor(_SENDERS + 1) as pool:
         administration = pool.submit(administrate, address, versions, ended)
@@ -169,10 +170,10 @@ def soak(
                 visit.result()
         finally:
             ended.set()
-    warm_up = seconds / 5
     sizes = [megabytes for second, megabytes in memory.samples if second >= warm_up]
     return {
         "seconds": seconds,
+        "warm_up": warm_up,
         "done": dict(sum((each.done for each in visitors), Counter())) | {"activate": administration.result()},
         "mb_a_minute": slope(memory.samples, since=warm_up),
         "mb": {"first": memory.samples[0][1], "warm": sizes[0], "lowest": min(sizes), "highest": max(sizes)},
@@ -183,6 +184,7 @@ def soak(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before that")
     parser.add_argument("--rate", type=float, default=40.0, help="actions a second, if the server is as fast")
     parser.add_argument("--most", type=float, default=1.0, help="MB a minute")
     parser.add_argument("--size", type=int, default=256, help="of the pictures that are sent")
@@ -201,11 +203,19 @@ def main() -> None:
             for category in CATEGORIES
         }
         with serving(artifacts, folder / "data", JIGSIGHT_PRELOAD="1") as (process, address):
-            found = soak(process, address, pictures, versions, seconds=60 * given.minutes, rate=given.rate)
+            found = soak(
+                process,
+                address,
+                pictures,
+                versions,
+                seconds=60 * given.minutes,
+                warm_up=given.warm_up,
+                rate=given.rate,
+            )
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
     done = found["done"]
-    print(f"{sum(done.values())} actions in {given.minutes:g} minutes: {done}")
+    print(f"{sum(done.values())} actions in {given.minutes:g} minutes and {given.warm_up:g} seconds: {done}")
     print(f"{found['mb_a_minute']:+.2f} MB a minute; {found['mb']}")
     if found["mb_a_minute"] > given.most:
         raise SystemExit(f"memory grows by more than {given.most:g} MB a minute")

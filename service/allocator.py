@@ -9,7 +9,9 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
-_KEPT = 2**30  # bytes: smaller blocks come from the heap, and the heap is given back beyond that
+# Bytes. Blocks of layers, that is; the largest tensors of an artifact still go back when it is dropped.
+_OWN_MAPPING = 2**28
+_KEPT = 2**30
 _CHOSEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -19,7 +21,7 @@ def keep_memory() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_ARENA_MAX, 1)
-    mallopt(_MMAP_THRESHOLD, _KEPT)
+    mallopt(_MMAP_THRESHOLD, _OWN_MAPPING)
     mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
