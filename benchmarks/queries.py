@@ -10,23 +10,18 @@ about the common ones.
 """
 
 import argparse
-import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
+from server_process import resident, serving
 from sqlalchemy import event, insert
 
 from models.compact_gaussian import CompactGaussianConfig
@@ -168,35 +163,6 @@ def measure(client: httpx2.Client, process: int, count: int) -> None:
         print(f"| export of {lines:,} lines, {suffix} | {rate:,.0f} a second, {grown:+.0f} MB |", flush=True)
 
 
-def resident(process: int) -> float:
-    """A process' resident memory in MB (Linux)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-
-@contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[int, str]]:
-    """A server without artifacts on that database: its process and its address."""
-    (folder / "artifacts").mkdir()
-    command = [sys.executable, "-c", "import jigsight; jigsight.main()", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--artifacts", str(folder / "artifacts"), "--data", str(folder)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"JIGSIGHT_DATABASE_URL": url},
-    )
-    try:
-        said = iter(process.stdout)
-        address = next(found[1] for line in said if (found := re.search(r"listens on (http://\S+)", line)))
-        threading.Thread(target=deque, args=(said, 0), daemon=True).start()  # its log must not fill the pipe
-        yield process.pid, address
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def show_plans(database: Database, count: int) -> None:
     """Print SQLite's plan of every statement that common questions lead to."""
     now = datetime.now(UTC)
@@ -239,7 +205,9 @@ def main() -> None:
         if arguments.plans:
             show_plans(database, arguments.inspections)
         database.close()
-        with serving(url, folder) as (process, address), httpx2.Client(base_url=address, timeout=120) as client:
+        (folder / "artifacts").mkdir()  # and none in it
+        server = serving(folder / "artifacts", folder, JIGSIGHT_DATABASE_URL=url)
+        with server as (process, address), httpx2.Client(base_url=address, timeout=120) as client:
             measure(client, process, arguments.inspections)
 
 

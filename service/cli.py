@@ -24,6 +24,7 @@ from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from service import keys_command, load_command
 from service.access.open_mode import check_exposure
+from service.allocator import keep_memory
 from service.announcement import announcement
 from service.app import create_app
 from service.errors import StartupError
@@ -76,6 +77,7 @@ def serve(
         "keep_images": keep_images,
         "preload": preload,
     }
+    keep_memory()
     settings = read_settings(**given)
     _check(settings)
     listener = _listen(settings.host, settings.port)
