@@ -21,9 +21,9 @@ from models.artifact import Artifact, load
 from models.images import decode, media_type
 from service import maps
 from service.allocator import keep_memory
-from service.engine import detect
 from service.local_pictures import LocalPictures
 from service.pictures import Pictures
+from service.runs import detect
 from service.storage.artifacts import Artifacts
 from service.storage.database import open_database
 from service.storage.inspections import Addition, Inspections, Record

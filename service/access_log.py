@@ -11,6 +11,7 @@ from service.state import service_of
 
 logger = logging.getLogger(__name__)
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a label takes few values
 _PROBES = ("/v2/health/", "/metrics")  # asked every few seconds, all day
 
 
@@ -43,7 +44,7 @@ class AccessLog:
 def _tell(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "unmatched")
     metrics = service_of(scope).metrics
-    metrics.request(scope["method"] if route != "unmatched" else "any", route, status)
+    metrics.request(scope["method"] if scope["method"] in _METHODS else "other", route, status)
     if PROBLEM in scope:
         metrics.refused(scope[PROBLEM])
     level = logging.DEBUG if scope["path"].startswith(_PROBES) else logging.INFO

@@ -1,5 +1,6 @@
 """An HTTP request -> what the inspector wants to know of it."""
 
+import math
 import time
 
 from fastapi import Request as HttpRequest
@@ -14,15 +15,13 @@ from service.state import Service
 def inspection_request(
     http: HttpRequest, service: Service, *, timeout_ms: float | None = None, idempotency_key: str | None = None
 ) -> Request:
-    """Who asks, and for how long it is worth answering: `timeout_ms`, but no longer than the service's own limit."""
+    """Who asks, and for how long it is worth answering: `timeout_ms` from now on, if the sender says so."""
     sender: Principal = http.state.principal  # whose key `needs("inspect")` has checked
-    patience = service.settings.deadline_seconds
-    if timeout_ms is not None:
-        patience = min(patience, timeout_ms / 1000)
     return Request(
         id=request_id(http.scope),
         sender=sender.name,
-        deadline=time.perf_counter() + patience,
+        deadline=math.inf if timeout_ms is None else time.perf_counter() + timeout_ms / 1000,
+        patience=service.settings.deadline_seconds,
         gone=disconnection(http),
         idempotency_key=idempotency_key,
     )

@@ -5,7 +5,6 @@ A camera that gave up has no use for the verdict; until a batch has begun its pa
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -30,12 +29,12 @@ async def while_connected(work: Coroutine[Any, Any, Result], gone: Gone) -> Resu
     watching = asyncio.ensure_future(gone())
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        if working.done():
+            return working.result()
+        watching.result()  # raises what kept it from watching
+        raise ClientDisconnect
     finally:
-        for task in (working, watching):
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        tasks = {working, watching}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

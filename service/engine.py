@@ -6,40 +6,24 @@
   (`batch_wait` seconds, if somebody would rather have larger batches than early answers).
 - Every part gets exactly one answer, its own. Parts whose request has gone, or whose deadline has passed, are dropped
   before the batch.
-- A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours; one that does not
-  fit into the device's memory is halved, and so are that artifact's batches from then on.
+- What becomes of a batch that fails, `service.runs` says.
 """
 
 import asyncio
-import logging
 import math
-import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import Artifact
-from service.errors import DeadlinePassed, EngineStopped, JudgingFailed, QueueFull, ServiceError
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the detector said about one picture, and how long that took."""
-
-    score: float
-    map: NDArray[np.float32]  # (h, w)
-    queue_seconds: float = 0.0
-    inference_seconds: float = 0.0
+from service.errors import DeadlinePassed, EngineStopped, QueueFull
+from service.runs import Outcome, Reading, Runs
+from service.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -49,16 +33,6 @@ class _Part:
     reading: "Future[Reading]" = field(default_factory=Future)
     deadline: float = math.inf  # of time.perf_counter()
     since: float = field(default_factory=time.perf_counter)
-
-
-def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
-    """Tiles (3, s, s) uint8 -> one reading each, in one forward pass on the artifact's device."""
-    with torch.inference_mode():
-        batch = torch.stack(list(tiles)).to(artifact.device)  # (b, 3, s, s)
-        scores, maps = artifact.detector(batch)
-        values: list[float] = scores.float().cpu().tolist()
-        grids: NDArray[np.float32] = maps.float().cpu().numpy()  # (b, h, w)
-    return [Reading(score=value, map=grid) for value, grid in zip(values, grids, strict=True)]
 
 
 class Engine:
@@ -76,36 +50,29 @@ class Engine:
         self.batch_limit = batch_limit
         self.queue_limit = queue_limit
         self.batch_wait = batch_wait
-        self._on_batch = on_batch
-        self._fitting: dict[str, int] = {}  # artifact version -> what fits into the device's memory
+        self._runs = Runs(on_batch)
         self._in_hand: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
-        self._work = threading.Condition()
-        self._open = False
-        self._died = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._worker = Worker("engine", self._run, abandon=self._abandon)
+        self._work = self._worker.changed
 
     def start(self) -> None:
         """Begin to take parts."""
-        self._open = True
-        self._thread.start()
+        self._worker.start()
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Take no more parts, finish those that wait, and end the thread; give up after `timeout` seconds."""
-        with self._work:
-            self._open = False
-            self._work.notify_all()
-        self._thread.join(timeout)
+        """Take no more parts, finish those that wait, and end; give up after `timeout` seconds."""
+        self._worker.stop(timeout=timeout)
 
     @property
     def alive(self) -> bool:
         """Whether parts are being taken."""
-        return self._open and self._thread.is_alive()
+        return self._worker.alive
 
     @property
     def died(self) -> bool:
-        """Whether the thread has ended without having been asked to; nothing brings it back."""
-        return self._died
+        """Whether it has ended without having been asked to; nothing brings it back."""
+        return self._worker.died
 
     def in_hand(self) -> Mapping[str, int]:
         """Category -> how many of its parts have a place."""
@@ -152,21 +119,15 @@ class Engine:
         return await answer
 
     def _run(self) -> None:
-        try:
-            while batch := self._next_batch():
-                self._answer(batch)
-        except BaseException:
-            self._died = True
-            logger.critical("the engine thread has died: nothing is judged until a restart", exc_info=True)
-        finally:
-            self._abandon()
+        while batch := self._next_batch():
+            self._answer(batch)
 
     def _next_batch(self) -> list[_Part]:
         """What waits of the next category in turn, up to the limit; empty when stopped and nothing waits."""
         with self._work:
             while True:
                 while not self._waiting:
-                    if not self._open:
+                    if not self._worker.open:
                         return []
                     self._work.wait()
                 if self._worth_waiting():
@@ -182,7 +143,7 @@ class Engine:
         """Whether the batch that is next should wait for company; if so, it has waited for a while."""
         queue = next(iter(self._waiting.values()))
         rest = queue[0].since + self.batch_wait - time.perf_counter()
-        if rest <= 0 or len(queue) >= self.batch_limit or not self._open:
+        if rest <= 0 or len(queue) >= self.batch_limit or not self._worker.open:
             return False
         self._work.wait(rest)
         return True
@@ -190,7 +151,7 @@ class Engine:
     def _take(self, queue: deque[_Part]) -> list[_Part]:
         """Parts of one artifact from the head of a queue; those that nobody waits for any more fall out."""
         batch: list[_Part] = []
-        limit = min(self.batch_limit, self._fitting.get(queue[0].artifact.version, self.batch_limit))
+        limit = min(self.batch_limit, self._runs.fitting(queue[0].artifact.version))
         while queue and len(batch) < limit:
             if batch and queue[0].artifact is not batch[0].artifact:
                 break
@@ -204,51 +165,22 @@ class Engine:
         return batch
 
     def _answer(self, batch: list[_Part]) -> None:
-        outcomes: list[Reading | ServiceError] = [_stopped() for _ in batch]  # if the thread dies in between
+        outcomes: list[Outcome] = [_stopped() for _ in batch]  # if the thread dies in between
         try:
-            outcomes = self._outcomes(batch)
+            outcomes = self._runs.outcomes(batch[0].artifact, [part.tile for part in batch])
         finally:
+            begun = time.perf_counter()
             for part, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, Reading):
-                    part.reading.set_result(outcome)
+                    waited = max(begun - part.since - outcome.inference_seconds, 0.0)
+                    part.reading.set_result(replace(outcome, queue_seconds=waited))
                 else:
                     part.reading.set_exception(outcome)
-
-    def _outcomes(self, batch: list[_Part]) -> list[Reading | ServiceError]:
-        begun = time.perf_counter()
-        try:
-            readings = detect(batch[0].artifact, [part.tile for part in batch])
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                logger.exception("the device has too little memory for one picture of %s", batch[0].artifact.path)
-                return [JudgingFailed("The device has too little memory to judge this picture: there is no verdict.")]
-            return self._halved(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                logger.exception("the detector of %s failed on a picture", batch[0].artifact.path)
-                return [JudgingFailed("The detector failed on this picture, so there is no verdict.")]
-            logger.warning("a batch of %d failed (%s); its parts are run one by one", len(batch), error)
-            return [outcome for part in batch for outcome in self._outcomes([part])]
-        self._on_batch(len(batch))
-        seconds = time.perf_counter() - begun
-        return [
-            Reading(reading.score, reading.map, queue_seconds=begun - part.since, inference_seconds=seconds)
-            for part, reading in zip(batch, readings, strict=True)
-        ]
-
-    def _halved(self, batch: list[_Part]) -> list[Reading | ServiceError]:
-        half = len(batch) // 2
-        version = batch[0].artifact.version
-        self._fitting[version] = half
-        logger.warning("%d pictures do not fit into the device's memory; %s is run with %d", len(batch), version, half)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return self._outcomes(batch[:half]) + self._outcomes(batch[half:])
+        self._runs.check_device(batch[0].artifact)
 
     def _abandon(self) -> None:
         """Answer whatever is left when the thread ends."""
         with self._work:
-            self._open = False
             left = [part for queue in self._waiting.values() for part in queue]
             self._waiting.clear()
         for part in left:
@@ -259,8 +191,8 @@ class Engine:
 def _too_late(part: _Part) -> DeadlinePassed:
     waited = time.perf_counter() - part.since
     return DeadlinePassed(
-        f"The part had waited for {waited:.1f} seconds when its deadline passed, and was not judged. Send it again, "
-        "less often, or with a later deadline."
+        f"The part's deadline passed, {waited:.1f} seconds after it had been queued, and it was not judged. Send it "
+        "again, parts less often, or give it more time."
     )
 
 

@@ -22,7 +22,7 @@ def at_the_moment(service: Service) -> Iterator[Metric]:
     yield _device_memory(service.device)
     yield from _artifacts(service.registry)
     yield from _pictures(service.retention.stats)
-    running = service.engine.alive and service.writer.alive and not service.stopping.is_set()
+    running = service.engine.alive and service.writer.alive and not service.phase.stopping
     ready = running and not service.registry.ailments()
     yield GaugeMetricFamily("jigsight_ready", "Whether parts can be judged, but for the database", value=float(ready))
 

@@ -23,12 +23,13 @@ from models.errors import ScoreError
 from models.images import decode, media_type
 from service import maps
 from service.connection import Gone, while_connected
-from service.engine import Engine, Reading
+from service.engine import Engine
 from service.errors import VersionNotActive
 from service.idempotency import InFlight, check_same
 from service.metrics import Metrics
 from service.pictures import Pictures, digest_of
 from service.registry.registry import Registry
+from service.runs import Reading
 from service.settings import KeepImages
 from service.storage.inspections import Addition, Inspections, Record
 from service.storage.writer import Writer
@@ -43,12 +44,14 @@ Result = TypeVar("Result")
 class Request:
     """Whose request to inspect it is, and how long it is worth working on.
 
-    `deadline` is one of time.perf_counter(); `gone` returns when nobody waits for the answer any more.
+    `deadline`, of time.perf_counter(), is the sender's; `patience` is how many seconds its parts may wait for the
+    detector. `gone` returns when nobody waits for the answer any more.
     """
 
     id: str
     sender: str
     deadline: float
+    patience: float
     gone: Gone
     idempotency_key: str | None = None
 
@@ -78,7 +81,6 @@ class Inspector:
     decoding: CapacityLimiter
     storing: CapacityLimiter
     loading: CapacityLimiter
-    reading: CapacityLimiter
 
     async def inspect(
         self, category: str, read: Callable[[], Awaitable[Upload]], request: Request
@@ -126,7 +128,7 @@ class Inspector:
         if request.idempotency_key is None:
             return None
         look = partial(self.inspections.answered, request.idempotency_key, submitted_by=request.sender)
-        first = await to_thread.run_sync(look, limiter=self.reading)
+        first = await to_thread.run_sync(look, limiter=self.storing)
         if first is not None:
             check_same(first, category, upload)
         return first
@@ -147,9 +149,8 @@ class Inspector:
             to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding) for upload in uploads
         )
         pictures = await _together(decoding)
-        detecting = _together(
-            self.engine.read(artifact, picture.tile, deadline=request.deadline) for picture in pictures
-        )
+        deadline = min(request.deadline, time.perf_counter() + request.patience)
+        detecting = _together(self.engine.read(artifact, picture.tile, deadline=deadline) for picture in pictures)
         readings = await while_connected(detecting, request.gone)
         concluding = (
             to_thread.run_sync(partial(self._conclude, artifact, *each, request=request), limiter=self.storing)
@@ -213,13 +214,15 @@ class Inspector:
 
 
 async def _together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """All results, in order; the first failure cancels the rest, and is raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+    """All results, in order, or the first failure once all have ended.
+
+    A thread cannot be cancelled: who does not wait for it has more of them running than were allowed.
+    """
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 def _milliseconds(seconds: float) -> float:

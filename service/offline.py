@@ -11,7 +11,7 @@ from models.errors import ImageError, ScoreError
 from models.heatmaps import encode_png, render
 from models.images import decode
 from models.verdict import Judgement
-from service.engine import detect
+from service.runs import detect
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Whatever runs in a thread of its own is started here and ended here.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,7 +23,7 @@ from service.registry.registry import Registry, open_registry
 from service.registry.watcher import watching
 from service.retention import Limits, Retention
 from service.settings import Settings
-from service.state import Service
+from service.state import Phase, Service
 from service.storage.artifacts import Artifacts
 from service.storage.audit import Audit
 from service.storage.database import Database, open_database
@@ -39,6 +38,7 @@ _STORING_THREADS = 8
 _READING_THREADS = 8
 _LOADING_THREADS = 64  # they wait for one that loads, and those of other categories must not wait for them
 _DRAWING_THREADS = 2
+_PROBING_THREADS = 2  # of their own: a long listing must not make the service look ill
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
         writer.start()
         stack.callback(writer.stop, timeout=settings.stop_seconds)
         engine = _engine(settings, metrics, stack)
-        loading, reading = CapacityLimiter(_LOADING_THREADS), CapacityLimiter(_READING_THREADS)
+        loading = CapacityLimiter(_LOADING_THREADS)
         service = Service(
             settings=settings,
             device=device,
@@ -91,13 +91,13 @@ def open_service(settings: Settings) -> Iterator[Service]:
                 decoding=CapacityLimiter(settings.decode_threads),
                 storing=CapacityLimiter(_STORING_THREADS),
                 loading=loading,
-                reading=reading,
             ),
             loading=loading,
             changing=CapacityLimiter(1),
-            reading=reading,
+            reading=CapacityLimiter(_READING_THREADS),
+            probing=CapacityLimiter(_PROBING_THREADS),
             drawing=CapacityLimiter(_DRAWING_THREADS),
-            stopping=threading.Event(),
+            phase=Phase(),
         )
         metrics.watch(partial(at_the_moment, service))
         yield service

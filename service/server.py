@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Cameras that send a part every few seconds keep their connection; a default of 5 would race with their next part.
 _KEEP_ALIVE_SECONDS = 75
+_GRACE = 5  # seconds that ending may take after `stop_seconds`
 
 
 class Server(uvicorn.Server):
@@ -39,14 +41,15 @@ class Server(uvicorn.Server):
             )
         )
         self._announce = announce
+        self._seconds = settings.stop_seconds
         self._delay = settings.stop_delay_seconds
         self._stop_at = math.inf
 
     def serve_until_told(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is in hand and return."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Uvicorn raises the signal again when it is done, which need not kill anything more.
-            signal.signal(number, lambda *_: None)
+            # Before uvicorn takes over, and when it raises the signal again at its end, which need not kill any more.
+            signal.signal(number, self._stop_early)
         self.run(sockets=[listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,7 +65,7 @@ class Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
         if self.started:
-            self._service.stopping.set()
+            self._service.phase.stopping = True
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to end."""
@@ -70,11 +73,27 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    def _stop_early(self, *_: object) -> None:
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is in hand, within `stop_seconds`."""
+        """Finish what is in hand, within `stop_seconds`, and end even if a disk or a device hangs."""
+        self._end_at_last()
         logger.info("stopping: %d requests are in hand", len(self.server_state.tasks))
         await super().shutdown(sockets)
         logger.info("stopped; threads left: %s", ", ".join(each.name for each in threading.enumerate()[1:]) or "none")
+
+    def _end_at_last(self) -> None:
+        """Threads that wait for a disk cannot be ended; the interpreter would wait for them."""
+        seconds = math.ceil(self._seconds) + _GRACE
+
+        def end() -> None:
+            logger.critical("something hangs: ending without it, %d seconds after it was to stop", seconds)
+            os._exit(1)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
 
     @property
     def _service(self) -> Service:

@@ -1,6 +1,5 @@
 """What a running service consists of. The lifespan makes one; routes only read it."""
 
-import threading
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
@@ -22,6 +21,13 @@ from service.storage.audit import Audit
 from service.storage.database import Database
 from service.storage.inspections import Inspections
 from service.storage.writer import Writer
+
+
+@dataclass
+class Phase:
+    """What changes in a service's life, but for what its parts know themselves."""
+
+    stopping: bool = False  # the process has been told to end
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Service:
     changing: CapacityLimiter  # threads that change what is active, one after the other
     reading: CapacityLimiter  # threads that look things up in the database
     drawing: CapacityLimiter  # threads that render heatmaps
-    stopping: threading.Event  # set when the process has been told to end
+    probing: CapacityLimiter  # threads that look how the service does
+    phase: Phase
 
 
 class State(TypedDict):

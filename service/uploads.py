@@ -23,6 +23,7 @@ Label = Annotated[
 LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _LONGEST_FIELD = 4096  # bytes
 _MOST_FIELDS = 16
+_FIELDS = {"image", "serial", "station"}
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,24 @@ async def _read_form(request: Request, limit: int) -> FormData:
             raise MultiPartException("it was cut off, or its boundary is not the one in its content type")
         return form
     except MultiPartException as error:
-        raise BadForm(
-            f"The multipart form cannot be read: {error.message.rstrip('.')}. Send one file field "
-            "`image`, with a file name, and if you like the text fields `serial` and `station`."
-        ) from None
+        raise _unreadable(error.message.rstrip(".")) from None
+    except (UnicodeError, LookupError):
+        raise _unreadable("its charset is not what it is written in, or none that is known; use UTF-8") from None
+
+
+def _unreadable(why: str) -> BadForm:
+    return BadForm(
+        f"The multipart form cannot be read: {why}. Send one file field `image`, with a file name, and if you like the "
+        "text fields `serial` and `station`."
+    )
 
 
 async def _image(form: FormData) -> bytes:
+    unknown = sorted(set(form) - _FIELDS)
+    if unknown:  # a misspelled `seral` must not lose a serial
+        raise BadForm(
+            f"The form has a field {unknown[0]!r}, which means nothing here. It may have image, serial, station."
+        )
     file = form.get("image")
     if not isinstance(file, UploadFile):
         found = ", ".join(sorted(set(form))) or "none"

@@ -7,6 +7,7 @@ from service.storage.tables import METADATA
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
+    transactional_ddl=True,  # SQLite can, if its driver is kept from committing in between
     render_as_batch=True,  # SQLite alters tables by copying them
 )
 with context.begin_transaction():

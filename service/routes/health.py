@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from anyio import to_thread
 from fastapi import APIRouter
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import disk
 from service.errors import EngineStopped, NotReady, StoreUnavailable
@@ -25,7 +26,7 @@ async def live(service: Running) -> Live:
 @router.get("/ready", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
 async def ready(service: Running) -> Ready:
     """Whether parts can be judged; 503 with the reasons if not."""
-    reasons = await to_thread.run_sync(_reasons, service, limiter=service.reading)
+    reasons = await to_thread.run_sync(_reasons, service, limiter=service.probing)
     if reasons:
         raise NotReady("Not ready: " + "; ".join(reasons) + ".")
     return Ready()
@@ -33,13 +34,16 @@ async def ready(service: Running) -> Ready:
 
 def _reasons(service: Service) -> list[str]:
     reasons = service.registry.ailments()
-    if service.stopping.is_set():
+    if service.phase.stopping:
         reasons.append("the service is stopping")
-    if not (service.engine.alive and service.writer.alive):
-        reasons.append("the engine takes no parts")
+    reasons += [
+        f"the {name} takes no parts"
+        for name, worker in (("engine", service.engine), ("writer", service.writer))
+        if not worker.alive
+    ]
     try:
         service.database.ping()
-    except StoreUnavailable:
+    except (StoreUnavailable, SQLAlchemyError):  # tables that are missing, rights that were taken away
         reasons.append("the database does not answer")
     if (problem := disk.ailment(service.settings)) is not None:
         reasons.append(problem)

@@ -19,5 +19,5 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 @router.get("/metrics", response_class=Response, responses=_TEXT)
 async def show_metrics(service: Running) -> Response:
     """Counts and times since the start, and what is the case at the moment (docs/metrics.md)."""
-    text = await to_thread.run_sync(service.metrics.text, limiter=service.reading)
+    text = await to_thread.run_sync(service.metrics.text, limiter=service.probing)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

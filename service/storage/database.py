@@ -100,10 +100,14 @@ def open_database(url: str) -> Database:
         except CommandError as error:
             raise StartupError(f"The database was made by a newer JigSight ({error}). Use that one.") from error
         except (SQLAlchemyError, OSError, ImportError) as error:
-            shown = url.split("@")[-1]  # without a password
-            raise StartupError(f"The database {shown} cannot be opened: {error}") from error
+            raise StartupError(f"The database {_shown(url)} cannot be opened: {error}") from error
         on_failure.pop_all()
     return Database(engine)
+
+
+def _shown(url: str) -> str:
+    """The address without a password, which may also be among its parameters."""
+    return make_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def _connectable(url: str) -> Engine:
@@ -149,8 +153,18 @@ def _migrate(engine: Engine) -> None:
             for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
                 connection.execute(text(f"SET LOCAL {limit} = 0"))  # millions of rows may have to be moved
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADDING})"))
+        else:
+            _take_over_transactions(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _take_over_transactions(connection: Connection) -> None:
+    """Python's driver would commit before each change of a table: a migration that fails would be left half done."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.isolation_level = None
+    driver.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one migrates
 
 
 @contextmanager

@@ -5,16 +5,14 @@ transaction fails for what one of its orders holds, each is tried alone.
 """
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import StoreUnavailable
 from service.storage.inspections import Addition, Inspections
+from service.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -33,82 +31,78 @@ class Writer:
     def __init__(self, inspections: Inspections) -> None:
         self._inspections = inspections
         self._waiting: deque[_Order] = deque()
-        self._work = threading.Condition()
-        self._open = False
-        self._died = False
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._storing: list[_Order] = []
+        self._worker = Worker("writer", self._run, abandon=self._abandon)
 
     def start(self) -> None:
         """Begin to take orders."""
-        self._open = True
-        self._thread.start()
+        self._worker.start()
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Take no more orders, commit those that wait, and end the thread; give up after `timeout` seconds."""
-        with self._work:
-            self._open = False
-            self._work.notify_all()
-        self._thread.join(timeout)
+        """Take no more orders, commit those that wait, and end; give up after `timeout` seconds."""
+        self._worker.stop(timeout=timeout)
 
     @property
     def alive(self) -> bool:
         """Whether orders are being taken."""
-        return self._open and self._thread.is_alive()
+        return self._worker.alive
 
     @property
     def died(self) -> bool:
-        """Whether the thread has ended without having been asked to; nothing brings it back."""
-        return self._died
+        """Whether it has ended without having been asked to; nothing brings it back."""
+        return self._worker.died
 
     def commit(self, additions: Sequence[Addition]) -> "Future[None]":
-        """Commit inspections, all or none. The future raises StoreUnavailable or IntegrityError."""
+        """Commit inspections, all or none. The future raises StoreUnavailable or IntegrityError.
+
+        An order whose future is cancelled before its transaction has begun is not stored.
+        """
         order = _Order(additions)
-        with self._work:
-            if not self.alive:
+        with self._worker.changed:
+            if not self._worker.alive:
                 raise _stopped()
             self._waiting.append(order)
-            self._work.notify()
+            self._worker.changed.notify()
         return order.done
 
     def _run(self) -> None:
-        orders: list[_Order] = []
-        try:
-            while orders := self._next():
-                self._store(orders)
-        except BaseException:
-            self._died = True
-            logger.critical("the writer thread has died: nothing is stored until a restart", exc_info=True)
-        finally:
-            with self._work:
-                self._open = False
-                left = [*orders, *self._waiting]
-                self._waiting.clear()
-            for order in left:
-                if not order.done.done():
-                    order.done.set_exception(_stopped())
+        while self._take():
+            if self._storing:
+                self._store(self._storing)
 
-    def _next(self) -> list[_Order]:
-        """What waits; empty when stopped and nothing waits."""
-        with self._work:
+    def _take(self) -> bool:
+        """Whether to go on, with what waits in `_storing`; not if it was stopped and nothing waits."""
+        with self._worker.changed:
             while not self._waiting:
-                if not self._open:
-                    return []
-                self._work.wait()
-            return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ORDERS))]
+                if not self._worker.open:
+                    return False
+                self._worker.changed.wait()
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ORDERS))]
+        self._storing = [order for order in taken if order.done.set_running_or_notify_cancel()]
+        return True
 
     def _store(self, orders: Sequence[_Order]) -> None:
         try:
             self._inspections.add([addition for order in orders for addition in order.additions])
-        except (ServiceError, SQLAlchemyError) as error:
-            if len(orders) > 1 and not isinstance(error, StoreUnavailable):
-                for order in orders:
-                    self._store([order])
-                return
+        except StoreUnavailable as error:
             for order in orders:
-                order.done.set_exception(error)
+                order.done.set_exception(StoreUnavailable(str(error)))
+        except Exception as error:
+            if len(orders) == 1:
+                orders[0].done.set_exception(error)
+                return
+            logger.warning("a transaction of %d requests failed (%s); each is tried alone", len(orders), error)
+            for order in orders:
+                self._store([order])
         else:
             for order in orders:
                 order.done.set_result(None)
+
+    def _abandon(self) -> None:
+        for order in [*self._storing, *self._waiting]:
+            if not order.done.done():
+                order.done.set_exception(_stopped())
+        self._waiting.clear()
 
 
 def _stopped() -> StoreUnavailable:

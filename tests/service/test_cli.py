@@ -15,7 +15,7 @@ from models.artifact import Artifact
 from models.errors import ArtifactError, JigSightError
 from models.images import decode
 from service import cli
-from service.engine import detect
+from service.runs import detect
 
 Picture = Callable[[int], bytes]
 

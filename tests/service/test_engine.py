@@ -12,8 +12,9 @@ import torch
 
 from models.artifact import Artifact, load
 from models.images import decode
-from service.engine import Engine, Reading, detect
+from service.engine import Engine
 from service.errors import DeadlinePassed, EngineStopped, JudgingFailed, QueueFull
+from service.runs import Reading, detect
 
 
 @pytest.fixture

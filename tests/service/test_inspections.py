@@ -17,7 +17,7 @@ from models.artifact import Artifact, load
 from models.images import decode
 from models.preprocess import PreprocessConfig
 from service.app import create_app
-from service.engine import detect
+from service.runs import detect
 from service.settings import Settings
 from service.state import Service
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from models.artifact import load
 from models.images import decode
 from service.app import create_app
-from service.engine import detect
+from service.runs import detect
 from service.settings import Settings
 from service.state import Service
 from service.storage.tables import AUDIT

@@ -14,10 +14,10 @@ from models import artifact as module
 from models.artifact import Artifact, load
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.images import decode
-from service.engine import detect
 from service.registry import memory as memory_module
 from service.registry.memory import Memory
 from service.registry.scan import Folder, Sound
+from service.runs import detect
 
 Put = Callable[..., Path]
 Picture = Callable[[int], bytes]

@@ -1,0 +1,105 @@
+"""Running a batch, and running what becomes of it if that fails. In the engine's thread only.
+
+A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours. One that does not fit into
+the device's memory is halved, and so are that artifact's batches for a while. Both happen after the failure has been
+forgotten: its traceback would hold on to the tensors of the batch that failed.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.artifact import Artifact
+from service.errors import JudgingFailed, ServiceError
+
+logger = logging.getLogger(__name__)
+
+_LESS_FOR = 60.0  # seconds, until a device that was short of memory is given whole batches again
+_HOPELESS = 16  # pictures in a row that failed on a CUDA device: its context is lost, and only a new process gets one
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the detector said about one picture, and how long that took."""
+
+    score: float
+    map: NDArray[np.float32]  # (h, w)
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+
+
+Outcome = Reading | ServiceError
+
+
+class DeviceLost(RuntimeError):
+    """Every picture fails on this device: the engine ends, so that whoever watches the process starts it anew."""
+
+
+def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
+    """Tiles (3, s, s) uint8 -> one reading each, in one forward pass on the artifact's device."""
+    with torch.inference_mode():
+        batch = torch.stack(list(tiles)).to(artifact.device)  # (b, 3, s, s)
+        scores, maps = artifact.detector(batch)
+        values: list[float] = scores.float().cpu().tolist()
+        grids: NDArray[np.float32] = maps.float().cpu().numpy()  # (b, h, w)
+    return [Reading(score=value, map=grid) for value, grid in zip(values, grids, strict=True)]
+
+
+class Runs:
+    """Runs batches, and remembers what a device could not do."""
+
+    def __init__(self, on_batch: Callable[[int], None]) -> None:
+        self._on_batch = on_batch
+        self._fitting: dict[str, tuple[int, float]] = {}  # artifact version -> most pictures, and until when
+        self._failed_in_a_row = 0
+
+    def fitting(self, version: str) -> float:
+        """The most pictures that are known to fit into the device's memory with this artifact; infinite if not."""
+        most, until = self._fitting.get(version, (0, 0.0))
+        return most if time.perf_counter() < until else float("inf")
+
+    def outcomes(self, artifact: Artifact, tiles: Sequence[Tensor]) -> list[Outcome]:
+        """One outcome for each tile (3, s, s) uint8, in their order."""
+        begun = time.perf_counter()
+        try:
+            readings = detect(artifact, tiles)
+        except Exception as error:
+            short_of_memory = isinstance(error, torch.OutOfMemoryError)
+            if len(tiles) == 1:
+                return [self._failed(artifact, short_of_memory=short_of_memory)]
+            logger.warning("a batch of %d failed (%s)", len(tiles), str(error).partition("\n")[0])
+        else:
+            self._failed_in_a_row = 0
+            self._on_batch(len(tiles))
+            seconds = time.perf_counter() - begun
+            return [replace(reading, inference_seconds=seconds) for reading in readings]
+        if short_of_memory:
+            return self._halved(artifact, tiles)
+        return [outcome for tile in tiles for outcome in self.outcomes(artifact, [tile])]
+
+    def check_device(self, artifact: Artifact) -> None:
+        """Raise DeviceLost if nothing works on the artifact's CUDA device any more."""
+        if artifact.device.type == "cuda" and self._failed_in_a_row >= _HOPELESS:
+            raise DeviceLost(f"{self._failed_in_a_row} pictures in a row failed on {artifact.device}")
+
+    def _halved(self, artifact: Artifact, tiles: Sequence[Tensor]) -> list[Outcome]:
+        half = (len(tiles) + 1) // 2
+        self._fitting[artifact.version] = half, time.perf_counter() + _LESS_FOR
+        if artifact.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self.outcomes(artifact, tiles[:half]) + self.outcomes(artifact, tiles[half:])
+
+    def _failed(self, artifact: Artifact, *, short_of_memory: bool) -> JudgingFailed:
+        """To be called while the failure is handled: it is logged with its traceback."""
+        self._failed_in_a_row += 1
+        logger.exception("the detector of %s failed on a picture", artifact.path)
+        why = (
+            "The device has too little memory to judge this picture" if short_of_memory else "The detector failed on it"
+        )
+        return JudgingFailed(f"{why}, so there is no verdict.")
