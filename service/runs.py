@@ -1,8 +1,8 @@
 """Running a batch, and running what becomes of it if that fails. In the engine's thread only.
 
-A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours. One that does not fit into
-the device's memory is halved, and so are that artifact's batches for a while. Both happen after the failure has been
-forgotten: its traceback would hold on to the tensors of the batch that failed.
+A batch that fails is run again part by part, so that a bad picture cannot fail its neighbours. One that does not fit
+into the device's memory is halved, and so are that artifact's batches for a while. Both happen after the failure has
+been forgotten: its traceback would hold on to the tensors of the batch that failed.
 """
 
 import logging

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.pool import NullPool
 
 from service.errors import StartupError, StoreUnavailable
 from service.storage.outage import Hanging, Outage
@@ -148,23 +149,31 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", "service:migrations")
+    if engine.dialect.name == "sqlite":
+        engine = _that_begins_itself(engine)
     with engine.connect().execution_options(patience=math.inf) as connection, connection.begin():
         if connection.dialect.name == "postgresql":  # of several processes that start at once, one migrates
             for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
                 connection.execute(text(f"SET LOCAL {limit} = 0"))  # millions of rows may have to be moved
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADDING})"))
-        else:
-            _take_over_transactions(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _take_over_transactions(connection: Connection) -> None:
-    """Python's driver would commit before each change of a table: a migration that fails would be left half done."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    driver.isolation_level = None
-    driver.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one migrates
+def _that_begins_itself(engine: Engine) -> Engine:
+    """Connections whose transactions hold changes of tables too: a migration that fails leaves nothing half done.
+
+    Python's driver would commit before each of them.
+    """
+    own = create_engine(engine.url, poolclass=NullPool)
+    event.listen(own, "connect", _set_pragmas)
+    event.listen(own, "connect", _leave_transactions_alone)
+    event.listen(own, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))  # one migrates
+    return own
+
+
+def _leave_transactions_alone(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
 
 
 @contextmanager
