@@ -10,6 +10,8 @@ import httpx2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 Picture = Callable[[int], bytes]
 WAYS = ("deleted", "garbage", "flipped")

@@ -12,6 +12,8 @@ import pytest
 
 from service.storage.database import open_database
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 Picture = Callable[[int], bytes]
 POST = "/v1/categories/plate/inspections"

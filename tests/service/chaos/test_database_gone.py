@@ -17,6 +17,8 @@ import httpx2
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 Until = Callable[..., None]
 Away = Callable[[], AbstractContextManager[None]]

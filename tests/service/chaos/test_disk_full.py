@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 POST = "/v1/categories/plate/inspections"
 MIB = 2**20

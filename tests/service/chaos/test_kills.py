@@ -20,6 +20,8 @@ from sqlalchemy import func, select
 from service.storage.database import open_database
 from service.storage.tables import INSPECTIONS, SCORE_MAPS
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 KILLS = int(os.environ.get("JIGSIGHT_KILLS", "2"))
 LATEST = 1.5  # seconds after the first answer

@@ -17,6 +17,8 @@ from service.storage.audit import Change
 from service.storage.database import open_database
 from service.storage.keys import Keys, NewKey
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 Picture = Callable[[int], bytes]
 POST = "/v1/categories/plate/inspections"

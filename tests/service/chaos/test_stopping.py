@@ -11,9 +11,12 @@ from typing import Any
 from uuid import UUID
 
 import httpx2
+import pytest
 
 from service.storage.database import open_database
 from service.storage.inspections import Inspections
+
+pytestmark = pytest.mark.slow
 
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 Picture = Callable[[int], bytes]
