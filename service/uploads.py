@@ -106,15 +106,13 @@ def _unreadable(why: str) -> BadForm:
 
 
 async def _image(form: FormData) -> bytes:
-    unknown = sorted(set(form) - _FIELDS)
-    if unknown:  # a misspelled `seral` must not lose a serial
-        raise BadForm(
-            f"The form has a field {unknown[0]!r}, which means nothing here. It may have image, serial, station."
-        )
     file = form.get("image")
     if not isinstance(file, UploadFile):
         found = ", ".join(sorted(set(form))) or "none"
         raise NoImage(f"The form has no file field `image` (its fields: {found}). Send the picture in one.")
+    unknown = sorted(set(form) - _FIELDS)
+    if unknown:  # a misspelled `seral` must not lose a serial
+        raise BadForm(f"The form has a field {unknown[0]!r}; it may have `image`, `serial` and `station` alone.")
     data = await file.read()
     if not data:
         raise NoImage("The form's file `image` is empty (0 bytes). Send the bytes of a picture file.")
