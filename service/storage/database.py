@@ -1,7 +1,7 @@
 """The database itself: durability settings, migrations to the newest schema, transactions, and one kind of error.
 
-SQLite runs in WAL mode with `synchronous=FULL`: what is committed survives a power cut. Errors of the database
-become `StoreUnavailable`: nothing is answered that was not stored.
+What is committed survives a power cut. Errors of the database become `StoreUnavailable`: nothing is answered that was
+not stored.
 """
 
 import math
@@ -9,23 +9,20 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.pool import NullPool
 
 from service.errors import StartupError, StoreUnavailable
+from service.storage import sqlite
 from service.storage.outage import Hanging, Outage
 from service.storage.tables import INSPECTIONS
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
 _PATIENCE = 8.0  # seconds for each answer of a database on the network; longer than it waits for locks
 _QUERY_PATIENCE = 65.0  # for questions about very many rows; longer than it works on one
 _DISK_FULL = "53100"  # PostgreSQL's name for it
@@ -48,7 +45,7 @@ class Database:
     def ping(self) -> None:
         """Raise StoreUnavailable if the database does not answer."""
         with self.reading() as connection:
-            connection.execute(select(INSPECTIONS.c.id).limit(1))  # SQLite would answer SELECT 1 without its file
+            connection.execute(select(INSPECTIONS.c.id).limit(1))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -117,20 +114,12 @@ def _connectable(url: str) -> Engine:
     except ArgumentError as error:
         raise StartupError("JIGSIGHT_DATABASE_URL is not a database URL such as sqlite:///file.") from error
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed)
+        return sqlite.connect(parsed)
     if parsed.get_backend_name() == "postgresql":
         return _postgresql(parsed)
     raise StartupError(
         f"JIGSIGHT_DATABASE_URL asks for {parsed.get_backend_name()}; sqlite and postgresql are what there is."
     )
-
-
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True)
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    event.listen(engine, "connect", _set_pragmas)
-    return engine
 
 
 def _postgresql(url: URL) -> Engine:
@@ -139,18 +128,11 @@ def _postgresql(url: URL) -> Engine:
     return postgresql.connect(url)
 
 
-def _set_pragmas(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", "service:migrations")
     if engine.dialect.name == "sqlite":
-        engine = _that_begins_itself(engine)
+        engine = sqlite.migrating(engine.url)
     with engine.connect().execution_options(patience=math.inf) as connection, connection.begin():
         if connection.dialect.name == "postgresql":  # of several processes that start at once, one migrates
             for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
@@ -158,22 +140,6 @@ def _migrate(engine: Engine) -> None:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADDING})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-
-
-def _that_begins_itself(engine: Engine) -> Engine:
-    """Connections whose transactions hold changes of tables too: a migration that fails leaves nothing half done.
-
-    Python's driver would commit before each of them.
-    """
-    own = create_engine(engine.url, poolclass=NullPool)
-    event.listen(own, "connect", _set_pragmas)
-    event.listen(own, "connect", _leave_transactions_alone)
-    event.listen(own, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))  # one migrates
-    return own
-
-
-def _leave_transactions_alone(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
 
 
 @contextmanager

@@ -9,10 +9,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.errors import RequestInFlight
-from service.idempotency import InFlight
+from service.errors import KeyReused, RequestInFlight
+from service.idempotency import InFlight, check_same
+from service.pictures import digest_of
 from service.settings import Settings
 from service.state import Service
+from service.storage.inspections import Record
+from service.uploads import Upload
 
 POST = "/v1/categories/plate/inspections"
 KEY = {"Idempotency-Key": "station 3, part 17"}
@@ -115,3 +118,12 @@ def test_the_inspection_remembers_its_request(client: TestClient, good: Picture)
     assert record is not None
     assert str(record.id) == answer.json()["id"]
     assert record == replace(record, request_id="cam-1:77", submitted_by="")
+
+
+@pytest.mark.parametrize("changed", ["category", "serial", "station", "picture"])
+def test_all_of_a_payload_counts(make_record: Callable[..., Record], changed: str) -> None:
+    first = make_record(category="plate", serial="A", station="1", image_sha256=digest_of(b"picture"))
+    told = {"category": "plate", "serial": "A", "station": "1", "picture": "picture"} | {changed: "other"}
+    check_same(first, "plate", Upload(b"picture", "A", "1"))
+    with pytest.raises(KeyReused):
+        check_same(first, told["category"], Upload(told["picture"].encode(), told["serial"], told["station"]))

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from service.errors import StartupError
+from service.errors import StartupError, StoreUnavailable
 from service.storage.database import Database, open_database
 from service.storage.inspections import Inspections
 from service.storage.tables import METADATA
@@ -100,3 +100,50 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
 def test_impossible_addresses_are_refused(url: str) -> None:
     with pytest.raises(StartupError):
         open_database(url)
+
+
+def test_a_migration_that_fails_leaves_nothing_half_done(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a full disk would, or a kill: the next start finds the database as it was, and migrates it."""
+    if database_url.startswith("sqlite"):
+        Path(database_url.removeprefix("sqlite:///")).parent.mkdir()
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    _migrate(engine, "0001")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO artifacts VALUES ('plate', '0123456789ab', '{}', '2030-01-01 00:00:00')"))
+        key = uuid.uuid4()
+        connection.execute(FIRST, {"id": key.hex, "at": "2030-01-07 00:00:00", "map": b"\0\0\0\x3c"})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("alembic.op.drop_table", fail)
+        with pytest.raises(StartupError, match="the disk is full"):
+            open_database(database_url)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == inspect(engine).get_table_names()
+        assert "inspections_before" not in inspect(connection).get_table_names()
+        assert connection.execute(text("SELECT count(*) FROM inspections")).scalar_one() == 1
+    engine.dispose()
+    database = open_database(database_url)
+    assert Inspections(database).find(key).serial == "A"
+    database.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_gone_is_not_written_to(tmp_path: Path, replaced: bool) -> None:
+    path, aside = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    database = open_database(f"sqlite:///{path}")
+    database.ping()
+    path.rename(aside)
+    if replaced:
+        path.write_bytes(b"")
+    for use in (database.reading, database.transaction):
+        with pytest.raises(StoreUnavailable), use() as connection:
+            connection.execute(text("SELECT count(*) FROM inspections"))
+    with pytest.raises(StoreUnavailable):
+        database.ping()
+    assert path.exists() == replaced, "no new file takes its place"
+    aside.replace(path)
+    database.ping()
+    database.close()

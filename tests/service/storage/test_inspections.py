@@ -1,18 +1,21 @@
 """Inspections: what was stored comes back, and all or nothing is stored."""
 
+import threading
 import uuid
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 
 from models.artifact import Artifact
 from service.errors import StoreUnavailable, UnknownInspection
 from service.storage.database import Database, open_database
 from service.storage.inspections import Addition, Inspections, Record
+from service.storage.tables import INSPECTIONS
 from service.uuid7 import uuid7
 
 MAP = np.arange(6, dtype=np.float16).reshape(2, 3)
@@ -121,3 +124,28 @@ def test_ids_sort_by_time() -> None:
     assert [each.version for each in ids] == [7] * 100
     assert {each.variant for each in ids} == {uuid.RFC_4122}
     assert len({uuid7(start) for _ in range(1000)}) == 1000
+
+
+def test_numbers_are_in_the_order_of_commits(database_url: str, database: Database, record: Record) -> None:
+    """Whoever else adds rows waits, so that no smaller number appears behind a larger one."""
+    other = open_database(database_url)
+    order: list[str] = []
+    entered = threading.Event()
+
+    def add_another() -> None:
+        entered.set()
+        with other.adding() as connection:
+            connection.execute(text("SELECT count(*) FROM inspections"))
+            order.append("second begins")
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.adding() as connection:
+            connection.execute(insert(INSPECTIONS), [asdict(record)])
+            waiting = pool.submit(add_another)
+            assert entered.wait(60)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            order.append("first ends")
+        waiting.result(60)
+    assert order == ["first ends", "second begins"]
+    other.close()

@@ -103,3 +103,51 @@ def test_a_dying_thread_answers_everybody(database: Database, make_record: Calla
             order.result(60)
     writer.stop()
     assert writer.died
+
+
+def test_who_is_cancelled_while_waiting_is_not_stored_and_harms_nobody(
+    held: Held, make_record: Callable[..., Record]
+) -> None:
+    writer = Writer(held)
+    writer.start()
+    first, gone, last = (make_record() for _ in range(3))
+    begun = writer.commit([Addition(first, MAP)])
+    assert held.entered.wait(60)
+    waiting, after = (writer.commit([Addition(each, MAP)]) for each in (gone, last))
+    assert waiting.cancel()
+    assert not begun.cancel(), "its transaction has begun"
+    held.open.set()
+    begun.result(60)
+    after.result(60)
+    with pytest.raises(UnknownInspection):
+        held.find(gone.id)
+    assert writer.alive
+    writer.stop()
+
+
+def test_a_database_that_does_not_answer_is_not_asked_again(make_record: Callable[..., Record]) -> None:
+    """The transaction may have been committed all the same: a second try would find its ids taken."""
+    asked = []
+
+    class Silent(Inspections):
+        def __init__(self) -> None:
+            self.entered, self.open = threading.Event(), threading.Event()
+
+        def add(self, added: Sequence[Addition]) -> None:
+            asked.append(len(added))
+            self.entered.set()
+            assert self.open.wait(60)
+            raise StoreUnavailable("silence")
+
+    silent = Silent()
+    writer = Writer(silent)
+    writer.start()
+    orders = [writer.commit([Addition(make_record(), MAP)])]
+    assert silent.entered.wait(60)
+    orders += [writer.commit([Addition(make_record(), MAP)]) for _ in range(3)]
+    silent.open.set()
+    for order in orders:
+        with pytest.raises(StoreUnavailable, match="silence"):
+            order.result(60)
+    assert asked == [1, 3]
+    writer.stop()
