@@ -84,6 +84,7 @@ def measure(
             "second_quarter": statistics.median(sizes[quarter : 2 * quarter] or sizes),
             "last_quarter": statistics.median(sizes[-quarter:]),
         },
+        "memory_samples": memory.samples,
         "scores": {"before": before, "after": scores(address, pictures[:4])},
     }
 
