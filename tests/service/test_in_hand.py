@@ -1,4 +1,4 @@
-"""Requests while the detector is busy with another: who is late, gone, or sent twice, and what is said when a thread dies."""
+"""Requests while the detector is busy with another: who is late, gone or sent twice; and threads that die."""
 
 import asyncio
 import threading
@@ -77,8 +77,8 @@ def test_a_retry_that_comes_too_early_is_told_so(busy: Busy, good: Picture) -> N
     early = busy.client.post(POST, content=good(1), headers=key)
     assert (early.status_code, early.headers["retry-after"]) == (409, "1")
     busy.open.set()
-    again = busy.client.post(POST, content=good(1), headers=key)
-    assert again.json()["id"] == first.result(60).json()["id"]
+    found = first.result(60).json()["id"]
+    assert busy.client.post(POST, content=good(1), headers=key).json()["id"] == found
 
 
 def test_a_part_whose_client_has_gone_is_not_judged(busy: Busy, good: Picture) -> None:

@@ -135,7 +135,7 @@ def test_numbers_are_in_the_order_of_commits(database_url: str, database: Databa
     def add_another() -> None:
         entered.set()
         with other.adding() as connection:
-            connection.execute(text("SELECT count(*) FROM inspections"))
+            connection.execute(insert(INSPECTIONS), [asdict(another(record))])
             order.append("second begins")
 
     with ThreadPoolExecutor(1) as pool:
