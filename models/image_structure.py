@@ -30,7 +30,8 @@ _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a TIFF's entries
 def check_structure(data: bytes, name: str, *, max_pixels: int) -> None:
     """Refuse a file that would cost far more than its pixels, or that another picture follows in the same bytes.
 
-    `name` is its format, of `models.images.FORMATS`. Raises UnsupportedImage, ImageTooLarge (a TIFF's tiles) or CorruptImage (a JPEG without an end).
+    `name` is its format, of `models.images.FORMATS`. Raises UnsupportedImage, ImageTooLarge (a TIFF's tiles) or
+    CorruptImage (a JPEG without an end).
     """
     if name == "JPEG":
         _check_jpeg(data)

@@ -206,9 +206,7 @@ def test_a_serial_that_is_not_utf8_is_not_passed(mes: Callable[..., subprocess.P
     assert "Traceback" not in complaint
 
 
-def test_an_answer_of_something_else_is_not_a_verdict(
-    mes: Callable[..., subprocess.Popen[str]], pages: Pages
-) -> None:
+def test_an_answer_of_something_else_is_not_a_verdict(mes: Callable[..., subprocess.Popen[str]], pages: Pages) -> None:
     process = mes(f"{pages.address}/v1/inspections?order=asc&", "part", "A-1")
     said, complaint = process.communicate(timeout=30)
     assert (process.returncode, said) == (2, ""), complaint

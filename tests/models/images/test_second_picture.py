@@ -20,7 +20,9 @@ def test_another_picture_behind_the_first_is_refused(
     rgb: np.ndarray, encode: Encode, first: str, padding: bytes, second: str
 ) -> None:
     body = encode(rgb, first) + padding + encode(255 - rgb, second)
-    with pytest.raises(UnsupportedImage, match=rf"several pictures in one body: behind the {first}.* begins a {second}"):
+    with pytest.raises(
+        UnsupportedImage, match=rf"several pictures in one body: behind the {first}.* begins a {second}"
+    ):
         decode(body)
 
 
