@@ -53,7 +53,8 @@ def load(
 ) -> None:
     """Send pictures to a server at a constant rate; print throughput, latencies, and every answer that is no verdict.
 
-    An API key, where the server asks for one, is taken from JIGSIGHT_KEY: arguments can be read by everybody on a machine.
+    An API key, where the server asks for one, is taken from JIGSIGHT_KEY: arguments can be read by everybody on this
+    machine.
 
     Latency counts from when a picture was due, so a server that stalls does not look better for it. Nothing is sent
     twice. Exit code 0: all were judged. 1: some were not. 2: it could not run.

@@ -20,8 +20,8 @@ from service.load.target import Target, check
 class Plan:
     """How fast, how long, over how many connections at most. Without a `rate`, the next part when one is answered.
 
-    With a `poisson_seed` the arrivals are irregular. `timeout` is the seconds that an answer may take from sending, and before
-    that the wait for a connection.
+    With a `poisson_seed` the arrivals are irregular. `timeout` is the seconds that an answer may take from sending,
+    and before that the wait for a connection.
     """
 
     rate: float | None
