@@ -119,6 +119,8 @@ std::string verdict_of(const std::string& body) {
 }
 
 int inspect(const std::string& address, const std::string& category, const std::string& path, const char* serial) {
+    if (address.rfind("http://", 0) != 0 && address.rfind("https://", 0) != 0)
+        throw std::runtime_error(address + " is no address: it begins with http:// or https://");
     const std::string picture = read_file(path);
     Curl curl(curl_easy_init(), curl_easy_cleanup);
     if (!curl) throw std::runtime_error("libcurl cannot be started");

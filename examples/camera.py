@@ -29,8 +29,7 @@ class NotJudged(Exception):
 
 def inspect(address: str, category: str, picture: bytes, *, labels: dict[str, str], patience: float) -> dict:
     """The inspection, as JigSight answers it; keeps trying for `patience` seconds. Raises NotJudged."""
-    url = f"{address.rstrip('/')}/v1/categories/{urllib.parse.quote(category, safe='')}/inspections"
-    url += "?" + urllib.parse.urlencode(labels)
+    url = url_of(address, category, labels)
     headers = {
         "Content-Type": "application/octet-stream",
         # One key for all attempts: had an earlier one been judged, its answer comes again, and no second inspection.
@@ -58,6 +57,17 @@ def inspect(address: str, category: str, picture: bytes, *, labels: dict[str, st
         if time.monotonic() + wait > deadline:
             raise NotJudged(f"gave up after {patience:g} seconds: {reason}")
         time.sleep(wait)
+
+
+def url_of(address: str, category: str, labels: dict[str, str]) -> str:
+    """Where the picture is posted. Raises NotJudged for what trying again would not mend."""
+    if not address.startswith(("http://", "https://")):
+        raise NotJudged(f"{address!a} is no address: it begins with http:// or https://")
+    try:
+        path = f"/v1/categories/{urllib.parse.quote(category, safe='')}/inspections"
+        return f"{address.rstrip('/')}{path}?{urllib.parse.urlencode(labels)}"
+    except UnicodeEncodeError as error:  # Python has read bytes that are not UTF-8
+        raise NotJudged(f"{error.object!a} is not UTF-8: send the text of the label or code in UTF-8") from error
 
 
 def explain(error: urllib.error.HTTPError) -> str:
@@ -90,10 +100,14 @@ def main() -> int:
         verdict = found["verdict"]
         if verdict not in ("pass", "fail"):
             raise NotJudged(f"the answer has the verdict {verdict!r}")
-    except (NotJudged, OSError, KeyError, TypeError) as error:
+        scores = f"score {found['score']:.4g} threshold {found['threshold']:.4g}"
+        print(f"{verdict} {scores} inspection {found['id']}", flush=True)
+    except (NotJudged, OSError) as error:
         print(f"not judged: {error}", file=sys.stderr)
         return 2
-    print(f"{verdict} score {found['score']:.4g} threshold {found['threshold']:.4g} inspection {found['id']}")
+    except (KeyError, TypeError, ValueError) as error:
+        print(f"not judged: the answer is none of JigSight's: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     return 0 if verdict == "pass" else 1
 
 

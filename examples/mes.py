@@ -24,6 +24,10 @@ PAGE = 100
 SECONDS = 10.0
 
 
+class Unusable(Exception):
+    """What was given cannot be worked with, and the message says why."""
+
+
 def get(address: str, path: str, **query: object) -> dict:
     """What is there. Raises OSError, HTTPException or ValueError if there is no answer, or one that is an error."""
     text = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
@@ -36,12 +40,27 @@ def get(address: str, path: str, **query: object) -> dict:
 
 def part(address: str, serial: str) -> int:
     """Print a part's disposition and what it rests on; the exit code says it too."""
-    found = get(address, f"/v1/parts/{urllib.parse.quote(serial, safe='')}")
+    try:
+        path = f"/v1/parts/{urllib.parse.quote(serial, safe='')}"
+    except UnicodeEncodeError as error:  # Python has read bytes that are not UTF-8
+        raise Unusable(f"The serial {serial!a} is not UTF-8.") from error
+    found = get(address, path)
     print(f"{found['serial']}: {found['disposition']}")
     for each in found["latest"]:
         station = each["station"] or "no station"
         print(f"  {each['category']}, {station}: {each['verdict']} at {each['created_at']} ({each['id']})")
     return {"pass": 0, "fail": 1}.get(found["disposition"], 2)
+
+
+def cursor_in(file: Path) -> str:
+    """Where a state file says to go on. Raises Unusable: beginning anew would book everything twice."""
+    try:
+        cursor = json.loads(file.read_text(encoding="utf-8"))["cursor"]
+    except (ValueError, KeyError, TypeError):
+        cursor = None
+    if not isinstance(cursor, str):
+        raise Unusable(f"{file} holds no cursor. Restore it, or delete it to start from the first inspection.")
+    return cursor
 
 
 def follow(address: str, cursor: str | None, *, poll: float) -> Iterator[tuple[list[dict], str]]:
@@ -64,7 +83,7 @@ def follow(address: str, cursor: str | None, *, poll: float) -> Iterator[tuple[l
 
 def follow_to_stdout(address: str, file: Path | None, *, poll: float) -> None:
     """Print inspections until interrupted."""
-    cursor = json.loads(file.read_text())["cursor"] if file and file.exists() else None
+    cursor = cursor_in(file) if file and file.exists() else None
     for new, after in follow(address, cursor, poll=poll):
         for each in new:
             print(json.dumps(each), flush=True)
@@ -90,13 +109,19 @@ def main() -> int:
     following.add_argument("--poll", type=float, default=1.0, help="seconds between looks")
     given = arguments.parse_args()
     try:
+        if not given.address.startswith(("http://", "https://")):
+            raise Unusable(f"{given.address!a} is no address: it begins with http:// or https://")
         if given.command == "part":
             return part(given.address, given.serial)
         follow_to_stdout(given.address, given.state, poll=given.poll)
+    except Unusable as error:
+        print(error, file=sys.stderr)
     except urllib.error.HTTPError as error:
         print(f"{error.code}: {error.read().decode(errors='replace')}", file=sys.stderr)
     except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"no answer from {given.address}: {error}", file=sys.stderr)
+    except (KeyError, TypeError) as error:
+        print(f"{given.address} does not answer as JigSight: {type(error).__name__}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         pass
     return 2

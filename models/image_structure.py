@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from models.errors import CorruptImage, ImageTooLarge, UnsupportedImage
+from models.image_end import bmp_end, refuse_second_picture, webp_end
 
 MOST_SCANS = 64
 """Of a JPEG: encoders write about ten. A scan takes as long as the whole picture, however few its bytes are."""
@@ -21,15 +22,16 @@ MOST_EXIF = 2**20
 
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restarts belong to the data of a scan
 _ALONE = b"\x01\xd8"
-_SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1
+_SCAN, _END, _EXIF, _LIST = 0xDA, 0xD9, 0xE1, 0xE2
 _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 273, 322, 323, 324
 _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a TIFF's entries
 
 
 def check_structure(data: bytes, name: str, *, max_pixels: int) -> None:
-    """Refuse a file that would cost far more than its pixels; `name` is its format, of `models.images.FORMATS`.
+    """Refuse a file that would cost far more than its pixels, or that another picture follows in the same bytes.
 
-    Raises UnsupportedImage, ImageTooLarge (a TIFF's tiles) or CorruptImage (a JPEG without an end).
+    `name` is its format, of `models.images.FORMATS`. Raises UnsupportedImage, ImageTooLarge (a TIFF's tiles) or
+    CorruptImage (a JPEG without an end).
     """
     if name == "JPEG":
         _check_jpeg(data)
@@ -37,6 +39,10 @@ def check_structure(data: bytes, name: str, *, max_pixels: int) -> None:
         _check_png(data)
     elif name == "TIFF":
         _check_tiff(data, max_pixels)
+    elif name == "BMP":
+        refuse_second_picture(data, name, end=bmp_end(data))
+    elif name == "WEBP":
+        refuse_second_picture(data, name, end=webp_end(data))
 
 
 def check_exif(block: bytes) -> None:
@@ -49,18 +55,22 @@ def _check_jpeg(data: bytes) -> None:
     """Follow the segments, and the scans between them, to the end marker.
 
     Without one the file was cut off: libjpeg paints what is missing grey, and only warns. Thumbnails lie within
-    segments, so theirs cannot answer for it.
+    segments, so theirs cannot answer for it. Phones append further pictures (previews, depth, a gain map) and list
+    them in a segment: those are left alone.
     """
-    at, segments, scans, exif = 2, 0, 0, 0
+    at, segments, scans, exif, listed = 2, 0, 0, 0, False
     while found := _MARKER.search(data, at):
         marker = found[1][0]
         if scans == 0 and found.end() - at > MOST_PIECES:
             raise UnsupportedImage(f"The JPEG has {found.end() - at - 2} bytes of filling in its header. Save it anew.")
         if marker == _END:
+            if not listed:
+                refuse_second_picture(data, "JPEG", end=found.end())
             return
         at = found.end()
         if marker not in _ALONE:
             length = int.from_bytes(data[at : at + 2], "big")
+            listed = listed or (marker == _LIST and data.startswith(b"MPF\0", at + 2))
             at += max(2, length)
             exif += length * (marker == _EXIF)
             scans += marker == _SCAN
@@ -76,9 +86,13 @@ def _check_jpeg(data: bytes) -> None:
 def _check_png(data: bytes) -> None:
     at, chunks = 8, 0
     while at < len(data):
+        last = data.startswith(b"IEND", at + 4)
         at += 12 + int.from_bytes(data[at : at + 4], "big")
         chunks += 1
         _check_count("PNG", "chunks", chunks, size=len(data))
+        if last:
+            refuse_second_picture(data, "PNG", end=at)
+            return
 
 
 def _check_count(name: str, pieces: str, count: int, *, size: int) -> None:

@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
+from models.image_signature import signed_format
 from models.image_structure import check_exif, check_structure
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -33,15 +34,6 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "WEBP": WebPImageFile,
 }
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"BM", "BMP"),
-    (b"II\x2a\x00", "TIFF"),
-    (b"MM\x00\x2a", "TIFF"),
-    (b"II\x2b\x00", "TIFF"),
-    (b"MM\x00\x2b", "TIFF"),
-)
 _TURNS = {  # EXIF orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,7 +50,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """One picture file -> (h, w, 3) uint8 RGB, upright (EXIF), writable and contiguous. Safe in any thread.
 
     Grey is repeated, palettes are looked up, alpha is dropped, CMYK and YCbCr are converted.
-    Raises `UnsupportedImage` (format, pixel type, several pages), `ImageTooLarge` (more than `max_pixels`,
+    Raises `UnsupportedImage` (format, pixel type, several pages or pictures), `ImageTooLarge` (more than `max_pixels`,
     found in the header) or `CorruptImage`; no other exception, whatever the bytes.
     """
     name = _sniff(data)
@@ -110,11 +102,8 @@ def _refusals(name: str) -> Iterator[None]:
 def _sniff(data: bytes) -> str:
     if not data:
         raise CorruptImage("The picture is empty (0 bytes). Send the bytes of a picture file.")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    for signature, name in _SIGNATURES:
-        if data.startswith(signature):
-            return name
+    if name := signed_format(data):
+        return name
     raise UnsupportedImage(
         f"These {len(data)} bytes begin with {data[:8].hex(' ')}, which is none of {', '.join(FORMATS)}. "
         "Convert the picture to PNG."

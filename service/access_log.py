@@ -53,6 +53,13 @@ def _tell(scope: Scope, status: int, seconds: float) -> None:
         "path": scope["path"],
         "status": status or None,  # none: the client went away before its answer
         "ms": round(seconds * 1000, 1),
+        "key": _key_of(scope),
         "client": (scope.get("client") or [None])[0],
     }
     logger.log(level, "answered" if status else "abandoned", extra={FIELDS: fields})
+
+
+def _key_of(scope: Scope) -> str | None:
+    """The name of the key that was accepted; none where none was needed or accepted."""
+    principal = scope.get("state", {}).get("principal")
+    return principal.name or None if principal else None

@@ -88,7 +88,10 @@ def serve(
 
 def inspect(
     artifact: Annotated[
-        Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
+        Path,
+        typer.Argument(
+            help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest (not: active)."
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(help="Picture files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

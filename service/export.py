@@ -1,12 +1,14 @@
 """Inspections as files: CSV (RFC 4180, UTF-8) for spreadsheets, NDJSON for programs; the same columns in both.
 
 A spreadsheet takes a cell that begins with = or the like for a formula, and serials are free text: in the CSV such
-texts get an apostrophe in front, as OWASP recommends against CSV injection. NDJSON holds every text as it is.
+texts get an apostrophe in front, as OWASP recommends against CSV injection. So does what begins like one behind a
+separator within a text: where semicolons are the custom, programs split there. NDJSON holds every text as it is.
 """
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,7 @@ COLUMNS = (
     "submitted_by",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
+_FORMULA_WITHIN = re.compile(r'([;|\t\r\n][\s"\0]*)(?=[=+\-@＝＋－＠])')  # a split takes quotes for its own
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,10 @@ def _lines(rows: Sequence[Sequence[Any]]) -> bytes:
 
 
 def _safe(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    defused = _FORMULA_WITHIN.sub(r"\1'", cell)
+    return f"'{defused}" if cell.startswith(_FORMULA) else defused
 
 
 def _ndjson(records: Sequence[Record]) -> bytes:

@@ -4,6 +4,7 @@ It sends with aiohttp, which only the extra `client` brings: where that is missi
 """
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,13 +46,15 @@ def load(
             min=1, help="Most at once.", show_default=f"{_OPEN_CONNECTIONS}; {_CLOSED_CONNECTIONS} to saturate"
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 30.0,
-    key: Annotated[str | None, typer.Option(envvar="JIGSIGHT_KEY", help="An API key that may inspect.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take, from sending.")] = 30.0,
     serial_prefix: Annotated[str | None, typer.Option(help="Give each picture a serial: this and a number.")] = None,
     idempotent: Annotated[bool, typer.Option("--idempotent", help="Send an Idempotency-Key with each.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to FILE; - is stdout.")] = None,
 ) -> None:
     """Send pictures to a server at a constant rate; print throughput, latencies, and every answer that is no verdict.
+
+    An API key, where the server asks for one, is taken from JIGSIGHT_KEY: arguments can be read by everybody on this
+    machine.
 
     Latency counts from when a picture was due, so a server that stalls does not look better for it. Nothing is sent
     twice. Exit code 0: all were judged. 1: some were not. 2: it could not run.
@@ -66,7 +69,7 @@ def load(
     from service.load.sender import Parts
     from service.load.target import Target
 
-    target = Target(address, category, key)
+    target = Target(address, category, os.environ.get("JIGSIGHT_KEY"))
     parts = Parts(read_pictures([*images, *(more or [])]), serial_prefix=serial_prefix, idempotent=idempotent)
     plan = Plan(
         rate=rate,

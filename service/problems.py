@@ -20,6 +20,7 @@ from models.errors import JigSightError
 from service.errors import STATUSES, ServiceError
 from service.open_inference import refusals
 from service.request_id import request_id
+from service.response_headers import headers_with
 
 logger = logging.getLogger(__name__)
 
@@ -167,5 +168,8 @@ class UnexpectedErrors:
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route: these statuses, as problem documents."""
-    return {int(status): {"model": Problem, "description": status.phrase} for status in statuses}
+    """`responses=` of a route: these statuses, and the 500 that any may end with, as problem documents."""
+    return {
+        int(status): {"model": Problem, "description": status.phrase} | headers_with(status)
+        for status in (*statuses, HTTPStatus.INTERNAL_SERVER_ERROR)
+    }

@@ -81,7 +81,7 @@ class Server(uvicorn.Server):
         self._end_at_last()
         logger.info("stopping: %d requests are in hand", len(self.server_state.tasks))
         await super().shutdown(sockets)
-        logger.info("stopped; threads left: %s", ", ".join(each.name for each in threading.enumerate()[1:]) or "none")
+        logger.info("stopped; threads left: %s", ", ".join(_threads_left()) or "none")
 
     def _end_at_last(self) -> None:
         """Threads that wait for a disk cannot be ended; the interpreter would wait for them."""
@@ -99,3 +99,9 @@ class Server(uvicorn.Server):
     def _service(self) -> Service:
         service: Service = self.lifespan.state["service"]
         return service
+
+
+def _threads_left() -> list[str]:
+    """The threads that the end of the interpreter would wait for. Those of AnyIO idle, and end with the event loop."""
+    others = (each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon)
+    return [each.name for each in others if each.name != "AnyIO worker thread"]

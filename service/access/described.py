@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from service.problems import MEDIA_TYPE
+from service.response_headers import RETRY_AFTER
 
 _FORM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _WORD = {"type": "string"}
@@ -14,10 +15,7 @@ _WORD = {"type": "string"}
 _REFUSALS = {
     HTTPStatus.UNAUTHORIZED: ("No API key, or none that is accepted", {"WWW-Authenticate": {"schema": _WORD}}),
     HTTPStatus.FORBIDDEN: ("The API key lacks the scope that this needs", {}),
-    HTTPStatus.TOO_MANY_REQUESTS: (
-        "The API key has asked too often",
-        {"Retry-After": {"description": "seconds", "schema": _WORD}},
-    ),
+    HTTPStatus.TOO_MANY_REQUESTS: ("The API key has asked too often", RETRY_AFTER),
 }
 
 

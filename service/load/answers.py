@@ -64,6 +64,11 @@ def read_failure(error: aiohttp.ClientError | TimeoutError, *, timeout: float) -
     return Refusal(None, kind, _brief(str(error) or kind))
 
 
+def no_connection(*, timeout: float) -> Refusal:
+    """A request that was never sent: all connections were taken, or a new one was not accepted, for so many seconds."""
+    return Refusal(None, "no-connection", f"No connection was free within {timeout:g} seconds: it was never sent.")
+
+
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)

@@ -30,8 +30,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Rates, latencies and verdicts, then every kind of answer that was no verdict."""
     document = summary.document()
     planned = f" of {summary.planned:g}/s planned" if summary.planned is not None else ", one when one is answered"
-    console.print(f"offered    {summary.offered:.1f}/s ({document['sent']} in {summary.seconds:.1f} s{planned})")
+    console.print(f"offered    {summary.offered:.1f}/s ({document['sent']} in {summary.sending:.1f} s{planned})")
     console.print(f"achieved   {summary.achieved:.1f}/s ({document['accepted']} judged: {_verdicts(document)})")
+    if document["unsent"]:
+        console.print(f"never sent {document['unsent']}")
     if document["unanswered"]:
         console.print(f"unanswered {document['unanswered']} when it was ended")
     console.print(_latencies(document))
@@ -42,7 +44,8 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def _line(tally: Tally) -> str:
-    refused = f", [red]{len(tally.refused)} not[/]" if tally.refused else ""
+    count = len(tally.refused) + tally.unsent
+    refused = f", [red]{count} not[/]" if count else ""
     return f"{tally.sent} sent, {len(tally.accepted)} judged{refused}, {tally.in_flight} in flight"
 
 

@@ -20,7 +20,8 @@ from service.load.target import Target, check
 class Plan:
     """How fast, how long, over how many connections at most. Without a `rate`, the next part when one is answered.
 
-    With a `poisson_seed` the arrivals are irregular. `timeout` is the seconds that an answer may take.
+    With a `poisson_seed` the arrivals are irregular. `timeout` is the seconds that an answer may take from sending,
+    and before that the wait for a connection.
     """
 
     rate: float | None
@@ -44,14 +45,14 @@ def run(plan: Plan, target: Target, parts: Parts, *, console: Console) -> Summar
     try:
         asyncio.run(_run(plan, target, parts, tally=tally, console=console))
     except KeyboardInterrupt:
-        if tally.sent == 0:
+        if tally.begun == 0:
             raise
         return Summary(tally, seconds=tally.last_begun, planned=plan.rate, interrupted=True)
     return Summary(tally, seconds=plan.seconds, planned=plan.rate)
 
 
 async def _run(plan: Plan, target: Target, parts: Parts, *, tally: Tally, console: Console) -> None:
-    async with open_session(target, connections=plan.connections, timeout=plan.timeout) as session:
+    async with open_session(target, connections=plan.connections) as session:
         await check(session, target)
         tally.start = asyncio.get_running_loop().time()
         async with _shown(tally, seconds=plan.seconds, console=console):

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from service.load.answers import Accepted, Refusal, read_answer, read_failure
+from service.load.answers import Accepted, Refusal, no_connection, read_answer, read_failure
 from service.load.tally import Tally
 from service.load.target import Target
 
@@ -44,7 +44,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Sender:
-    """Posts parts to a target over the connections of `session`."""
+    """Posts parts to a target over the connections of `session`.
+
+    `timeout` is the seconds that a part may wait for a connection, and that its answer may take from then on.
+    """
 
     session: aiohttp.ClientSession
     target: Target
@@ -56,32 +59,60 @@ class Sender:
         """Send one part, and tally it whatever happens; `due` is when it should have been sent."""
         clock = asyncio.get_running_loop().time
         self.tally.begin(due=due, now=clock())
-        outcome = await self._post(number)
-        self.tally.end(outcome, due=due, now=clock())
+        attempt = _Attempt(self.tally, self.timeout)
+        outcome = await self._post(number, attempt)
+        if attempt.sent or isinstance(outcome, Accepted):
+            self.tally.end(outcome, due=due, now=clock())
+        else:
+            self.tally.give_up(outcome)
 
-    async def _post(self, number: int) -> Accepted | Refusal:
+    async def _post(self, number: int, attempt: "_Attempt") -> Accepted | Refusal:
         picture = self.parts.pictures[number % len(self.parts.pictures)]
         try:
-            async with self.session.post(
-                self.target.url.with_query(self.parts.query(number)),
-                data=io.BytesIO(picture),  # bytes would be written in one piece, however many
-                headers=self.parts.headers(),
-                allow_redirects=False,
-                trace_request_ctx=self.tally,
-            ) as response:
+            async with (
+                attempt.limit,
+                self.session.post(
+                    self.target.url.with_query(self.parts.query(number)),
+                    data=io.BytesIO(picture),  # bytes would be written in one piece, however many
+                    headers=self.parts.headers(),
+                    allow_redirects=False,
+                    trace_request_ctx=attempt,
+                ) as response,
+            ):
                 return read_answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not attempt.sent:
+                return no_connection(timeout=self.timeout)
             return read_failure(error, timeout=self.timeout)
 
 
+class _Attempt:
+    """One request on its way: `timeout` seconds to get a connection, and from then on as many again to be answered."""
+
+    def __init__(self, tally: Tally, timeout: float) -> None:
+        self.tally = tally
+        self.timeout = timeout
+        self.sent = False
+        self.limit = asyncio.timeout(timeout)
+
+    def send(self) -> None:
+        """The connection is there, and the answer's time begins."""
+        now = asyncio.get_running_loop().time()
+        self.sent = True
+        self.limit.reschedule(now + self.timeout)
+        self.tally.send(now=now)
+
+
 @asynccontextmanager
-async def open_session(target: Target, *, connections: int, timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
-    """At most `connections` at once; an answer may take `timeout` seconds from sending."""
+async def open_session(target: Target, *, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """At most `connections` at once."""
     trace = aiohttp.TraceConfig()
     trace.on_connection_queued_start.append(_count_wait)
+    trace.on_connection_create_end.append(_send)
+    trace.on_connection_reuseconn.append(_send)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=timeout),
+        timeout=aiohttp.ClientTimeout(total=None),  # it would run while a request waits for a connection: see _Attempt
         headers=target.headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         trace_configs=[trace],
@@ -90,8 +121,13 @@ async def open_session(target: Target, *, connections: int, timeout: float) -> A
 
 
 async def _count_wait(_session: aiohttp.ClientSession, context: SimpleNamespace, _: Any) -> None:
-    if isinstance(context.trace_request_ctx, Tally):
-        context.trace_request_ctx.waited_for_connection += 1
+    if isinstance(context.trace_request_ctx, _Attempt):
+        context.trace_request_ctx.tally.waited_for_connection += 1
+
+
+async def _send(_session: aiohttp.ClientSession, context: SimpleNamespace, _: Any) -> None:
+    if isinstance(context.trace_request_ctx, _Attempt):
+        context.trace_request_ctx.send()
 
 
 async def open_loop(sender: Sender, arrivals: Iterable[float]) -> None:

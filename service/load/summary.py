@@ -24,12 +24,17 @@ class Summary:
     @property
     def all_accepted(self) -> bool:
         """Whether every part was judged."""
-        return self.tally.sent > 0 and len(self.tally.accepted) == self.tally.sent
+        return self.tally.begun > 0 and len(self.tally.accepted) == self.tally.begun
+
+    @property
+    def sending(self) -> float:
+        """Seconds until the last part was sent; longer than `seconds` where parts waited for a connection."""
+        return max(self.seconds, self.tally.last_sent)
 
     @property
     def offered(self) -> float:
-        """Parts sent a second."""
-        return self.tally.sent / self.seconds if self.seconds else 0.0
+        """Parts a second that were sent over a connection: the load that the server saw, not what was planned."""
+        return self.tally.sent / self.sending if self.sending else 0.0
 
     @property
     def achieved(self) -> float:
@@ -52,6 +57,12 @@ class Summary:
                 f"{self.tally.waited_for_connection} requests waited for a connection, which the latencies contain. "
                 "Raise --connections unless that is how many there are."
             )
+        if self.tally.unsent:
+            found.append(
+                f"{self.tally.unsent} of {self.tally.begun} requests were never sent, for they got no connection, and "
+                f"are in no latency: the server was offered {self.offered:.1f}/s"
+                + (f", not {self.planned:g}/s." if self.planned is not None else ".")
+            )
         return found
 
     def document(self) -> dict[str, Any]:
@@ -62,6 +73,7 @@ class Summary:
             "interrupted": self.interrupted,
             "planned_per_second": self.planned,
             "sent": tally.sent,
+            "unsent": tally.unsent + tally.waiting,
             "unanswered": tally.in_flight,
             "offered_per_second": self.offered,
             "achieved_per_second": self.achieved,

@@ -67,7 +67,7 @@ def _refuse(answer: Accepted | Refusal, target: Target) -> None:
     if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise LoadError(
             f"{target.address} does not take pictures from this sender: {answer.detail} Give a key with the scope "
-            "`inspect` in --key or JIGSIGHT_KEY."
+            "`inspect` in the environment, as JIGSIGHT_KEY."
         )
     if answer.status == HTTPStatus.NOT_FOUND:
         raise LoadError(f"{target.address} does not inspect {target.category!r}: {answer.detail}")

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from service.response_headers import headers_with
+
 MEDIA_TYPE = "application/json"
 _PREFIX = "/v2"
 _PROBES = "/v2/health/"
@@ -30,5 +32,8 @@ def speaks_protocol(request: Request) -> bool:
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route: these statuses, in the protocol's form."""
-    return {int(status): {"model": InferenceError, "description": status.phrase} for status in statuses}
+    """`responses=` of a route: these statuses, and the 500 that any may end with, in the protocol's form."""
+    return {
+        int(status): {"model": InferenceError, "description": status.phrase} | headers_with(status)
+        for status in (*statuses, HTTPStatus.INTERNAL_SERVER_ERROR)
+    }

@@ -25,7 +25,7 @@ from service.storage.artifacts import ThresholdChange
 router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("read")])
 
 
-@router.get("")
+@router.get("", responses=documented())
 async def list_categories(request: Request, service: Running) -> Categories:
     """Every category that is served, and every file of the artifact folder that is not."""
     registry = service.registry

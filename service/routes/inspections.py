@@ -19,6 +19,7 @@ from service.idempotency import IdempotencyKey
 from service.presentation import present
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN
+from service.response_headers import OF_AN_INSPECTION
 from service.schemas.inspections import Inspection
 from service.state import Running, Service
 from service.storage.inspections import Record
@@ -59,10 +60,10 @@ _REFUSALS = documented(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _UNKNOWN = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_JUDGED: Responses = {201: {"headers": OF_AN_INSPECTION}}
 _GONE = documented(HTTPStatus.GONE)
 _PICTURE: Responses = {200: {"description": "The picture", "content": {"image/*": _BYTES}}}
 _DRAWING: Responses = {
@@ -78,7 +79,7 @@ _DRAWING: Responses = {
     "/categories/{category}/inspections",
     status_code=HTTPStatus.CREATED,
     dependencies=[needs("inspect"), ONLY_KNOWN],  # a misspelled `seral` must not lose a serial
-    responses=_REFUSALS,
+    responses=_REFUSALS | _JUDGED,
     openapi_extra={"requestBody": _UPLOAD},
 )
 async def inspect(

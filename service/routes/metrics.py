@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.access.needs import needs
+from service.problems import documented
 from service.state import Running
 
 router = APIRouter(tags=["metrics"], dependencies=[needs("read")])
@@ -16,7 +17,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/metrics", response_class=Response, responses=_TEXT)
+@router.get("/metrics", response_class=Response, responses=_TEXT | documented())
 async def show_metrics(service: Running) -> Response:
     """Counts and times since the start, and what is the case at the moment (docs/metrics.md)."""
     text = await to_thread.run_sync(service.metrics.text, limiter=service.probing)

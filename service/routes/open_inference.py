@@ -51,7 +51,6 @@ _REFUSALS = documented(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _FRAMED: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -82,7 +81,7 @@ _INFER: dict[str, Any] = {
 }
 
 
-@router.get("")
+@router.get("", responses=documented())
 async def show_server(request: Request) -> ServerMetadata:
     """The server and its extensions of the protocol."""
     return ServerMetadata(name="jigsight", version=request.app.version, extensions=EXTENSIONS)

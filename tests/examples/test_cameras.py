@@ -87,6 +87,60 @@ def test_it_tries_again_as_it_is_told_and_under_the_same_key(
     assert len(network.keys[0]) >= 32
 
 
+@pytest.mark.parametrize("status", [b"408 No", b"409 Conflict", b"429 No", b"502 No", b"503 No", b"504 No"])
+def test_what_may_be_over_soon_is_tried_again(
+    camera: Camera, unreliable: Network, files: dict[str, Path], status: bytes
+) -> None:
+    with unreliable([BUSY.replace(b"503 Service Unavailable\r\nRetry-After: 1", status)]) as network:
+        outcome = camera(network.address, files["pass"])
+    assert outcome.returncode == 0, outcome
+    assert len(network.keys) == 2
+    assert len(set(network.keys)) == 1
+
+
+@pytest.mark.parametrize("answer", [REFUSAL, LIE])
+def test_what_will_not_be_over_is_not(
+    camera: Camera, unreliable: Network, files: dict[str, Path], answer: bytes
+) -> None:
+    with unreliable([answer]) as network:
+        outcome = camera(network.address, files["pass"])
+    assert outcome.returncode == 2, outcome
+    assert len(network.requests) == 1
+    assert outcome.stdout == ""
+    assert "not judged" in outcome.stderr
+
+
+def test_a_serial_that_is_not_utf8_is_not_judged(camera: Camera, server: str, files: dict[str, Path]) -> None:
+    outcome = camera(server, files["pass"], os.fsdecode(b"A-\xff\xfe"))
+    assert outcome.returncode == 2, outcome
+    assert "not judged" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "localhost", ""])
+def test_an_address_that_is_none_is_told_at_once(camera: Camera, files: dict[str, Path], address: str) -> None:
+    begun = time.monotonic()
+    outcome = camera(address, files["pass"])
+    assert time.monotonic() - begun < 10, "it would be tried for 20 s"
+    assert outcome.returncode == 2, outcome
+    assert "http://" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_an_answer_without_its_figures_is_no_verdict_of_camera_py(
+    examples: Path, unreliable: Network, files: dict[str, Path]
+) -> None:
+    body = b'{"verdict": "pass", "score": "high"}'
+    answer = b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    for each in (answer, answer.replace(b'"score"', b'"skore"')):
+        with unreliable([each]) as network:
+            command = [sys.executable, str(examples / PYTHON), network.address, "plate", str(files["pass"])]
+            outcome = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert outcome.returncode == 2, outcome
+        assert outcome.stdout == ""
+        assert "Traceback" not in outcome.stderr
+
+
 @pytest.mark.parametrize("answer", [REFUSAL, EMPTY])
 def test_no_error_is_taken_for_a_pass(
     camera: Camera, unreliable: Network, files: dict[str, Path], answer: bytes

@@ -1,6 +1,7 @@
 """The MES example against a server of the test's own, which pages as JigSight documents it."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -171,3 +172,42 @@ def test_a_cursor_that_the_server_does_not_know_ends_it(
     _, complaint = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "no such cursor" in complaint
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"cursor": null}', "\x00"])
+def test_a_state_file_without_a_cursor_ends_it(
+    mes: Callable[..., subprocess.Popen[str]], pages: Pages, tmp_path: Path, content: str
+) -> None:
+    pages.ids = ["a"]
+    state = tmp_path / "mes.json"
+    state.write_text(content)
+    process = mes(pages.address, "follow", "--state", state)
+    said, complaint = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert said == "", "nothing is booked twice"
+    assert "mes.json holds no cursor" in complaint
+    assert "Traceback" not in complaint
+    assert state.read_text() == content
+
+
+@pytest.mark.parametrize("command", [("part", "A-1"), ("follow",)])
+def test_an_address_that_is_none_ends_it(mes: Callable[..., subprocess.Popen[str]], command: tuple[str, ...]) -> None:
+    process = mes("127.0.0.1:8000", *command)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "http://" in complaint
+
+
+def test_a_serial_that_is_not_utf8_is_not_passed(mes: Callable[..., subprocess.Popen[str]], pages: Pages) -> None:
+    process = mes(pages.address, "part", os.fsdecode(b"A-\xff"))
+    said, complaint = process.communicate(timeout=30)
+    assert (process.returncode, said) == (2, "")
+    assert "not UTF-8" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_an_answer_of_something_else_is_not_a_verdict(mes: Callable[..., subprocess.Popen[str]], pages: Pages) -> None:
+    process = mes(f"{pages.address}/v1/inspections?order=asc&", "part", "A-1")
+    said, complaint = process.communicate(timeout=30)
+    assert (process.returncode, said) == (2, ""), complaint
+    assert "does not answer as JigSight" in complaint

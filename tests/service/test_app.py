@@ -168,3 +168,18 @@ def test_the_document_tells_errors_as_they_are_sent(client: TestClient) -> None:
     assert named == set(document["components"]["schemas"])
     post = document["paths"]["/v1/categories/{category}/inspections"]["post"]
     assert {"multipart/form-data", "image/png", "application/octet-stream"} < set(post["requestBody"]["content"])
+
+
+def test_the_document_says_when_to_come_again_and_that_anything_may_fail(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            responses = operation["responses"]
+            assert "500" in responses, (method, path)
+            for status in {"409", "429", "503"} & set(responses):
+                assert "Retry-After" in responses[status]["headers"], (method, path, status)
+    judged = paths["/v1/categories/{category}/inspections"]["post"]["responses"]["201"]
+    assert set(judged["headers"]) == {"Location", "Idempotency-Replayed"}
+    assert judged["content"]["application/json"]["schema"]["$ref"].endswith("/Inspection")
+    server = paths["/v2"]["get"]["responses"]["500"]
+    assert server["content"]["application/json"]["schema"]["$ref"].endswith("/InferenceError")

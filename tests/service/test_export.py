@@ -19,12 +19,29 @@ def parsed(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "＝"])
+@pytest.mark.parametrize("between", ["", " ", '"', '" "'])
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\n"])
+def test_nor_does_any_piece_of_one(
+    make_record: Callable[..., Record], separator: str, between: str, begin: str
+) -> None:
+    """As a program sees it that splits at semicolons, and knows nothing of the quotes around the whole cell."""
+    record = make_record(serial=f"A-17{separator}{between}{begin}HYPERLINK(1)", station="-1;+1;ok;a-b")
+    data = CSV.encode([record])
+    pieces = [piece.strip(' "') for piece in data.decode().removesuffix("\r\n").split(separator)]
+    assert len(pieces) >= 2
+    assert not [piece for piece in pieces if piece.startswith(begin)]
+    (row,) = parsed(CSV.head + data)
+    assert row["serial"] == f"A-17{separator}{between}'{begin}HYPERLINK(1)"
+    assert row["station"] == "'-1;'+1;ok;a-b"
+
+
 @settings(suppress_health_check=list(HealthCheck), deadline=None)
 @given(serial=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_texts_come_back(make_record: Callable[..., Record], serial: str) -> None:
     record = make_record(serial=serial, regions=[REGION])
     (row,) = parsed(CSV.head + CSV.encode([record]))
-    assert row["serial"] in (serial, f"'{serial}")
+    assert row["serial"].replace("'", "") == serial.replace("'", "")
     assert json.loads(NDJSON.encode([record]))["serial"] == serial
 
 

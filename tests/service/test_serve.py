@@ -100,10 +100,13 @@ def test_nothing_answered_is_lost_by_kill_9(
 def test_a_signal_ends_it_in_good_order(
     serving: Serving, artifact_path: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with serving(artifact_path.parent.parent, tmp_path) as (process, _):
+    with serving(artifact_path.parent.parent, tmp_path) as (process, address):
+        assert httpx2.get(f"{address}/v1/inspections").status_code == 200  # in a thread that is idle afterwards
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
-        assert "Traceback" not in (tmp_path / "server.log").read_text()
+        log = (tmp_path / "server.log").read_text()
+        assert "Traceback" not in log
+        assert "threads left: none" in log
 
 
 # `JIGSIGHT_TEST_EXAMPLES=200 pytest tests/service/test_serve.py -k api_is` looks more closely, for some minutes.

@@ -1,5 +1,6 @@
 """Keys beside a running service: made, used and revoked while it runs; and its API as it says, with one."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,9 @@ def test_keys_are_made_and_revoked_while_it_runs(serving: Serving, artifact_path
         assert client.get("/v1/categories", headers={"X-API-Key": secret}).status_code == 200
         keys(tmp_path, "revoke", "mes")
         until(client, 401, Authorization=f"Bearer {secret}")
+    log = (tmp_path / "server.log").read_text()
+    assert re.search(r"key\W+mes\b", log), "who rotates keys sees which one is used"
+    assert secret not in log
 
 
 def test_with_a_key_others_may_reach_it(serving: Serving, artifact_path: Path, tmp_path: Path) -> None:

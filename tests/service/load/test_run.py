@@ -72,6 +72,43 @@ def test_latency_counts_from_when_a_request_was_due(answering: Answering) -> Non
     assert any("--connections" in warning for warning in document["warnings"])
 
 
+def test_what_never_got_a_connection_was_not_sent(answering: Answering) -> None:
+    there = 0
+
+    async def hang(_: web.Request) -> web.Response:
+        nonlocal there
+        there += 1
+        await asyncio.sleep(60)
+        return judged()
+
+    with answering(hang) as address:
+        summary = load(address, connections=1, timeout=0.3)
+    document = summary.document()
+    assert 0 < document["sent"] == there < 20
+    assert {each["kind"]: each["count"] for each in document["refusals"]} == {
+        "timeout": there,
+        "no-connection": 20 - there,
+    }
+    assert document["unsent"] == 20 - there
+    assert document["offered_per_second"] <= there / 0.1
+    assert len(summary.tally.refused) == there
+    assert not summary.all_accepted
+    assert any("never sent" in warning and "not 200/s" in warning for warning in document["warnings"])
+
+
+def test_the_wait_for_a_connection_does_not_take_from_the_answer_s_time(answering: Answering) -> None:
+    """The second waits for 0.4 s and is answered in 0.4 s: within the 0.6 s that each may take."""
+
+    async def answer_slowly(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)
+        return judged()
+
+    with answering(answer_slowly) as address:
+        summary = load(address, connections=1, rate=20, timeout=0.6)
+    assert summary.all_accepted, summary.document()
+    assert summary.tally.sent == 2
+
+
 def test_a_sender_that_is_late_says_so_and_does_not_flatter_the_server(answering: Answering) -> None:
     async def judge(_: web.Request) -> web.Response:
         return judged()
@@ -83,7 +120,7 @@ def test_a_sender_that_is_late_says_so_and_does_not_flatter_the_server(answering
 
     async def send(address: str) -> Tally:
         target = Target(address, "plate")
-        async with open_session(target, connections=10, timeout=20) as session:
+        async with open_session(target, connections=10) as session:
             tally = Tally(start=asyncio.get_running_loop().time())
             await open_loop(Sender(session, target, PARTS, tally, 20), held_up())
             return tally
