@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from service.access.needs import needs
 from service.asking import inspection_request
-from service.errors import ArtifactUnavailable, EngineStopped, VersionNotActive
+from service.errors import ArtifactUnavailable, BadInference, EngineStopped, VersionNotActive
 from service.json_body import described_if_any, read_json_if_any
 from service.open_inference.messages import (
     LENGTH_HEADER,
@@ -160,13 +160,24 @@ async def _infer(
     request: Request, service: Service, category: str, version: str | None, header_length: str | None
 ) -> Response:
     asked = inspection_request(request, service)
+    _refuse_idempotency(request)
     wanted, uploads = await _read(request, service, category, header_length)
+    service.guard.charge(request.state.principal, len(uploads) - 1)  # a rate is one of pictures
     records = await service.inspector.inspect_all(category, uploads, asked, version=version)
     answer = partial(write_results, wanted, records, service.inspections.score_map)
     content, length = await to_thread.run_sync(answer, limiter=service.reading)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
+
+
+def _refuse_idempotency(request: Request) -> None:
+    """An Idempotency-Key that is ignored would have parts inspected twice by whoever relies on it."""
+    if "idempotency-key" in request.headers:
+        raise BadInference(
+            "An Idempotency-Key cannot be kept here, where a request may hold many parts. Send each part to "
+            "POST /v1/categories/{category}/inspections with a key of its own, or leave the header away."
+        )
 
 
 async def _read(

@@ -1,5 +1,6 @@
 """Keys over HTTP: how they are sent, what is answered without, and that no route was forgotten."""
 
+import base64
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -150,6 +151,16 @@ def test_too_many_requests(keyed: Keyed) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert 90 < int(answer.headers["retry-after"]) <= 100
     assert "slow may ask 0.01 times a second" in answer.json()["detail"]
+
+
+def test_each_picture_of_an_inference_is_a_request(keyed: Keyed, good: Picture) -> None:
+    camera = keyed.key("camera", "inspect", rate_limit=0.1)
+    picture = base64.b64encode(good(1)).decode()
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [3], "data": [picture] * 3}
+    assert keyed.client.post("/v2/models/plate/infer", json={"inputs": [tensor]}, headers=camera).status_code == 200
+    answer = keyed.client.post(POST, content=good(1), headers=camera)
+    assert answer.status_code == 429
+    assert 20 < int(answer.headers["retry-after"]) <= 30
 
 
 def test_a_revoked_key_is_as_good_as_none(keyed: Keyed) -> None:
