@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from hmac import compare_digest
 from typing import Annotated
 
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import StringConstraints
 
 from service.errors import KeyReused, RequestInFlight
@@ -16,6 +18,17 @@ from service.storage.inspections import Record
 from service.uploads import Upload
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+
+
+async def _once(request: Request) -> None:
+    count = len(request.headers.getlist("idempotency-key"))
+    if count > 1:
+        what = f"it is given {count} times; give it once"
+        raise RequestValidationError([{"loc": ("header", "Idempotency-Key"), "msg": what}])
+
+
+ONE_KEY = Depends(_once)
+"""For routes that take a key: of several, any might be the one that the sender means."""
 
 
 class InFlight:

@@ -1,13 +1,14 @@
 """`jigsight keys`: makes, lists and revokes API keys, directly in the database, beside a running service or before one.
 
-A new key is printed once, alone on standard output; everything else goes to standard error.
+A new key is printed once, alone on standard output; what was done, and in which database, goes to standard error. A
+database's address may hold a password, so it comes from the environment and is no option, which every process sees.
 """
 
 import getpass
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +16,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.engine import make_url
 
 from service.access.keys import checked_name, checked_rate, checked_scopes, digest_of, expiry, new_secret
-from service.settings import Settings, read_settings
+from service.settings import read_settings
 from service.storage.audit import Change
-from service.storage.database import open_database
+from service.storage.database import Database, open_database, open_existing, shown
 from service.storage.keys import Key, Keys, NewKey
 
 _LONGEST_ACTOR = 128
@@ -28,7 +28,6 @@ _KEYS = typer.Typer(help="API keys: who may use the service, and for what.", no_
 
 Name = Annotated[str, typer.Argument(help="Who or what will use the key, such as line-3-camera.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the database.", show_default="inspections")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="The database, if not a file in that folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +45,6 @@ def create(
     expires: Annotated[str | None, typer.Option(help="90d, 12h, 4w, or a date; never if left away.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most requests a second.")] = None,
     data: Data = None,
-    database_url: DatabaseUrl = None,
 ) -> None:
     """Make an API key and print it. It is not stored and cannot be shown again."""
     secret = new_secret()
@@ -57,11 +55,11 @@ def create(
         rate_limit=None if rate is None else checked_rate(rate),
         expires_at=None if expires is None else expiry(expires, now=datetime.now(UTC)),
     )
-    with _keys(data, database_url) as (keys, shown):
+    with _keys(data, open_database) as (keys, address):
         first = not keys.exist()
         keys.create(key, change=_change("create", name, detail=_rights(key)))
     typer.echo(secret)
-    typer.echo(f"The key {name} is in {shown}. Keep it now: it cannot be shown again.", err=True)
+    typer.echo(f"The key {name} is in {address}. Keep it now: it cannot be shown again.", err=True)
     if first:
         typer.echo("It is the first key: from now on every request needs one, also on this machine.", err=True)
 
@@ -70,11 +68,11 @@ def create(
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     data: Data = None,
-    database_url: DatabaseUrl = None,
 ) -> None:
     """Show every key that there is or was, without its secret."""
-    with _keys(data, database_url) as (keys, _):
+    with _keys(data, open_existing) as (keys, address):
         found = keys.all()
+    typer.echo(f"The keys in {address}:", err=True)
     now = datetime.now(UTC)
     if as_json:
         typer.echo(json.dumps({"keys": [_entry(key, now) for key in found]}, indent=2))
@@ -83,22 +81,19 @@ def list_(
 
 
 @_KEYS.command()
-def revoke(name: Name, data: Data = None, database_url: DatabaseUrl = None) -> None:
+def revoke(name: Name, data: Data = None) -> None:
     """Refuse a key from now on. A running service hears of it within seconds; the name is not given again."""
-    with _keys(data, database_url) as (keys, _):
+    with _keys(data, open_existing) as (keys, address):
         done = keys.revoke(name, change=_change("revoke", name, detail={}))
-    typer.echo(f"The key {name} {'is' if done else 'was already'} revoked.", err=True)
+    typer.echo(f"The key {name} in {address} {'is' if done else 'was already'} revoked.", err=True)
 
 
 @contextmanager
-def _keys(data: Path | None, database_url: str | None) -> Iterator[tuple[Keys, str]]:
-    """The table of keys, and its address without a password."""
-    settings: Settings = read_settings(data=data, database_url=database_url)
-    database = open_database(settings.url)
-    try:
-        yield Keys(database), make_url(settings.url).render_as_string(hide_password=True)
-    finally:
-        database.close()
+def _keys(data: Path | None, opened: Callable[[str], Database]) -> Iterator[tuple[Keys, str]]:
+    """The table of keys, and its address without a password. JIGSIGHT_DATABASE_URL counts before `data`."""
+    url = read_settings(data=data).url
+    with closing(opened(url)) as database:
+        yield Keys(database), shown(url)
 
 
 def _change(action: str, name: str, *, detail: dict[str, Any]) -> Change:

@@ -57,8 +57,6 @@ def install(app: FastAPI) -> None:
 
 async def answer(request: Request, error: Exception) -> Response:
     """The problem document for any exception, or what the clients of another protocol read instead."""
-    if isinstance(error, HTTPException) and isinstance(error.__cause__, JigSightError):
-        error = error.__cause__  # FastAPI's "error parsing the body" for whatever our own middleware raised
     status, name, detail = _describe(request, error)
     request.scope[PROBLEM] = name
     headers: dict[str, str] = {}

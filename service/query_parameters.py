@@ -55,7 +55,9 @@ def _moment(given: Any) -> datetime:
             {"given": repr(given)},
         ) from None
     if moment.tzinfo is None:
-        raise PydanticCustomError("moment", "it has no time zone; write {given}Z for UTC", {"given": given})
+        raise PydanticCustomError(
+            "moment", "it has no time zone; write {moment}Z for UTC", {"moment": moment.isoformat()}
+        )
     return in_utc
 
 

@@ -4,11 +4,19 @@ A container's secrets stand in for variables: `/run/secrets/jigsight_database_ur
 environment has none, so that no password need be in the environment.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from models.device import Device
 from models.images import MAX_PIXELS
@@ -18,8 +26,31 @@ KeepImages = Literal["all", "rejects", "none"]
 LogFormat = Literal["auto", "text", "json"]
 # A page of any site is not on offer: "*" is no origin.
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
+Host = Annotated[str, StringConstraints(to_lower=True)]  # as the names in URLs are read
 MIB = 2**20
 SECRETS = Path("/run/secrets")
+
+
+def _listed(given: Any) -> Any:
+    """What a variable says of a list: JSON."""
+    if not isinstance(given, str):
+        return given
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        example = "'[\"https://mes.plant.example\"]', or without https:// where hosts are named"
+        raise PydanticCustomError(
+            "json_list",
+            "{given} is no list in JSON; write it like {example}",
+            {"given": repr(given[:100]), "example": example},
+        )
+    return found
+
+
+# pydantic-settings would read JSON by itself, and end in a traceback where it is none.
+_JSON = (NoDecode, BeforeValidator(_listed))
 
 
 class Settings(BaseSettings):
@@ -59,9 +90,11 @@ class Settings(BaseSettings):
     pictures_seconds: Annotated[float, Field(gt=0, description="most time that an object store is waited for")] = 10.0
     retention_seconds: Annotated[float, Field(gt=0, description="how often old pictures are looked for")] = 300.0
 
-    cors_origins: Annotated[tuple[Origin, ...], Field(description="web pages that may ask, as JSON; none")] = ()
+    cors_origins: Annotated[tuple[Origin, ...], *_JSON, Field(description="web pages that may ask, as JSON; none")] = ()
     open_hosts: Annotated[
-        tuple[str, ...], Field(description="names that a service without keys answers to, besides localhost, as JSON")
+        tuple[Host, ...],
+        *_JSON,
+        Field(description="names that a service without keys answers to, besides localhost, as JSON"),
     ] = ()
     keys_seconds: Annotated[float, Field(gt=0, description="how often the API keys are read anew")] = 2.0
     log_format: Annotated[LogFormat, Field(description="auto: text on a terminal, JSON elsewhere")] = "auto"

@@ -4,11 +4,13 @@ The body is either the picture itself, whatever its content type says, or a mult
 `image`. What kind of picture it is, is found from its bytes later.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -17,8 +19,24 @@ from service.errors import BadForm, EncodedBody, NoImage
 
 # Any characters but controls and line ends: part serials are free text in many factories. Bytes that are no UTF-8
 # arrive as U+FFFD, all alike, so that two parts would become one.
+_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]+$"
+
+
+def _printable(text: str) -> str:
+    if re.fullmatch(_PATTERN[1:-1], text) is None:
+        raise PydanticCustomError(
+            "label",
+            "{text} is no label: no control characters or line ends, and nothing that is not UTF-8",
+            {"text": ascii(text)},
+        )
+    return text
+
+
 Label = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]+$")
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_printable),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128, "pattern": _PATTERN}),
 ]
 LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _LONGEST_FIELD = 4096  # bytes

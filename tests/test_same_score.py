@@ -81,7 +81,7 @@ def _evaluated(artifact: Path, files: Path, folder: Path) -> dict[str, float]:
 
 def _posted(artifact: Path, files: Path, folder: Path) -> dict[str, float]:
     settings = Settings(artifacts=artifact.parent.parent, data=folder / "service", device="cpu")
-    with TestClient(create_app(settings), base_url="http://localhost") as client:
+    with TestClient(create_app(settings), base_url="http://localhost", client=("127.0.0.1", 50_000)) as client:
         answers = {
             path.name: client.post("/v1/categories/plate/inspections", content=path.read_bytes())
             for path in (files / "plate/test/good").iterdir()

@@ -39,7 +39,7 @@ class _Pass:
 class Guard:
     """Lets requests in by their keys. `local`: only this machine can ask, so that no key is needed before the first.
 
-    `admit` is called in one thread; `refresh` may run in another. `refresh` must have succeeded once before.
+    `admit` and `charge` are called in one thread, after a first `refresh`, which may run in another later.
     """
 
     def __init__(self, keys: Keys, *, local: bool, every: float) -> None:
@@ -89,6 +89,12 @@ class Guard:
         if found.bucket is not None and (wait := found.bucket.take()) > 0:
             raise RateLimited(found.key.name, found.bucket.rate, retry_after=math.ceil(wait))
         return found.principal
+
+    def charge(self, principal: Principal, requests: int) -> None:
+        """Count so many requests more, for one that did the work of several. What follows waits for them."""
+        for each in self._passes.values():
+            if each.principal.name == principal.name and each.bucket is not None:
+                each.bucket.owe(requests)
 
     def _run(self) -> None:
         failing = False

@@ -52,7 +52,9 @@ def _secret(bearer: HTTPAuthorizationCredentials | None, header: str | None) -> 
 
 def _authenticate(request: Request, service: Service, secret: str | None) -> Principal:
     if service.guard.open:
-        check_local(request.headers, hosts=service.settings.open_hosts, origins=service.settings.cors_origins)
+        settings = service.settings
+        client = request.client.host if request.client is not None else ""
+        check_local(request.headers, client=client, hosts=settings.open_hosts, origins=settings.cors_origins)
     return service.guard.admit(secret)
 
 

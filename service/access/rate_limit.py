@@ -23,3 +23,7 @@ class Bucket:
             return (1.0 - self._tokens) / self.rate
         self._tokens -= 1.0
         return 0.0
+
+    def owe(self, count: float) -> None:
+        """Take so many tokens, even if there are fewer: later ones make up for them first."""
+        self._tokens -= count

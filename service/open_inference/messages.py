@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import BadInference
+from service.errors import BadInference, UploadTooLarge
 from service.uploads import Label
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-MOST_JSON_VALUES = 2**22
+MOST_JSON_BYTES = 2**22
 MOST_JSON_LISTS = 2**18
-"""The most values and, among them, lists and objects in a request's JSON: a megapixel of colours if it is flat.
+"""The most bytes of a request's JSON, and lists and objects in it: pixels belong into the binary data behind it.
 
 They bound the memory that it takes, and the time for which reading it keeps Python's other threads from running.
 """
@@ -128,7 +128,10 @@ class Frame:
 
 
 def read_frame(body: bytes, *, header_length: str | None) -> Frame:
-    """A request's body -> its message; `header_length` is the value of `LENGTH_HEADER`. Raises BadInference."""
+    """A request's body -> its message; `header_length` is the value of `LENGTH_HEADER`.
+
+    Raises BadInference or UploadTooLarge.
+    """
     head, rest = _cut(body, header_length)
     request = _parse(head)
     binaries: list[memoryview | None] = []
@@ -169,17 +172,23 @@ def _cut(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 
 def _parse(head: bytes) -> InferenceRequest:
+    if len(head) > MOST_JSON_BYTES:
+        raise UploadTooLarge(
+            f"The JSON has {len(head):,} bytes, and at most {MOST_JSON_BYTES:,} are read. Send pictures as binary data "
+            f"behind it ({LENGTH_HEADER})."
+        )
     lists = head.count(b"[") + head.count(b"{")
-    values = 1 + lists + head.count(b",")
-    if values > MOST_JSON_VALUES or lists > MOST_JSON_LISTS:
+    if lists > MOST_JSON_LISTS:
         raise BadInference(
-            f"The JSON holds up to {values} values in {lists} lists, and at most {MOST_JSON_VALUES} in "
-            f"{MOST_JSON_LISTS} are read. Send the tensors as binary data, or at least flat."
+            f"The JSON holds up to {lists} lists, and at most {MOST_JSON_LISTS} are read. Send the tensors as binary "
+            "data, or at least flat."
         )
     try:
         # Not pydantic's own parser: on nested lists it takes several times the memory.
         document = json.loads(head.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BadInference("The request is nested too deeply. Send its tensors flat, or as binary data.") from None
+    except ValueError as error:
         raise BadInference(
             f"The request is not JSON ({error}). With binary data behind it, say its length in {LENGTH_HEADER}."
         ) from None

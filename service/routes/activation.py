@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 
 from service.access.needs import Acting, needs
 from service.access.principal import Principal
+from service.json_body import described, read_json
 from service.problems import documented
 from service.registry import changes
 from service.registry.changes import Author
@@ -22,14 +23,13 @@ router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[n
 
 _REFUSALS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = documented(HTTPStatus.CONFLICT)
-_BODY = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)  # not text, or too long
+_BODY = documented(HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
-@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY)
-async def activate(
-    category: str, wished: WishedVersion, request: Request, service: Running, principal: Acting
-) -> Category:
+@router.post("/{category}/activate", responses=_REFUSALS | _CONFLICT | _BODY, openapi_extra=described(WishedVersion))
+async def activate(category: str, request: Request, service: Running, principal: Acting) -> Category:
     """Let another version judge from now on. It is loaded first; no part that is in hand fails."""
+    wished = await read_json(request, WishedVersion, gate=service.inspector.gate)
     change = partial(changes.activate, service.registry, category, wished.version)
     return shown(request, service.registry, await _made(change, request, service, principal))
 
@@ -41,11 +41,10 @@ async def roll_back(category: str, request: Request, service: Running, principal
     return shown(request, service.registry, await _made(change, request, service, principal))
 
 
-@router.put("/{category}/threshold", responses=_REFUSALS | _BODY)
-async def set_threshold(
-    category: str, wished: WishedThreshold, request: Request, service: Running, principal: Acting
-) -> Threshold:
+@router.put("/{category}/threshold", responses=_REFUSALS | _BODY, openapi_extra=described(WishedThreshold))
+async def set_threshold(category: str, request: Request, service: Running, principal: Acting) -> Threshold:
     """Let the active version fail at another score, from the next part on; without a wish, at its own again."""
+    wished = await read_json(request, WishedThreshold, gate=service.inspector.gate)
     if wished.false_reject_rate is not None:
         change = partial(changes.set_false_reject_rate, service.registry, category, wished.false_reject_rate)
     elif wished.value is not None:

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query
 
 from service.access.needs import needs
 from service.problems import documented
-from service.query_parameters import Moment
+from service.query_parameters import ONLY_KNOWN, Moment, check_window
 from service.schemas.audit import Changes, NotedChange
 from service.state import Running
 from service.storage.audit import LARGEST_ID, Wanted
 from service.uploads import Label
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[needs("admin")])
+router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[needs("admin"), ONLY_KNOWN])
 
 
 @router.get("", responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
@@ -27,6 +27,7 @@ async def list_changes(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Changes:
     """Changes, newest first. Changes that are made meanwhile do not move the pages that follow."""
+    check_window(since, until)
     wanted = Wanted(since=since, until=until, actor=actor, before=cursor)
     found = await to_thread.run_sync(lambda: service.audit.find(wanted, limit=limit + 1), limiter=service.reading)
     page = found[:limit]

@@ -15,7 +15,7 @@ from service import maps
 from service.access.needs import needs
 from service.asking import inspection_request
 from service.errors import ImageNotKept
-from service.idempotency import IdempotencyKey
+from service.idempotency import ONE_KEY, IdempotencyKey
 from service.presentation import present
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN
@@ -78,7 +78,7 @@ _DRAWING: Responses = {
 @router.post(
     "/categories/{category}/inspections",
     status_code=HTTPStatus.CREATED,
-    dependencies=[needs("inspect"), ONLY_KNOWN],  # a misspelled `seral` must not lose a serial
+    dependencies=[needs("inspect"), ONE_KEY, ONLY_KNOWN],  # a misspelled `seral` must not lose a serial
     responses=_REFUSALS | _JUDGED,
     openapi_extra={"requestBody": _UPLOAD},
 )

@@ -9,11 +9,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Body, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from service.access.needs import needs
 from service.asking import inspection_request
-from service.errors import ArtifactUnavailable, EngineStopped, VersionNotActive
+from service.errors import ArtifactUnavailable, BadInference, EngineStopped, VersionNotActive
+from service.json_body import described_if_any, read_json_if_any
 from service.open_inference.messages import (
     LENGTH_HEADER,
     InferenceRequest,
@@ -43,7 +44,12 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 _LOOK = [needs("read", "inspect")]
 _UNKNOWN = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 _NOT_READY = _UNKNOWN | documented(HTTPStatus.SERVICE_UNAVAILABLE)
-_INDEX = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+_INDEX = documented(
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 _REFUSALS = documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
@@ -87,9 +93,10 @@ async def show_server(request: Request) -> ServerMetadata:
     return ServerMetadata(name="jigsight", version=request.app.version, extensions=EXTENSIONS)
 
 
-@router.post("/repository/index", responses=_INDEX, dependencies=_LOOK)
-async def list_models(service: Running, wanted: Annotated[IndexRequest | None, Body()] = None) -> list[IndexEntry]:
+@router.post("/repository/index", responses=_INDEX, dependencies=_LOOK, openapi_extra=described_if_any(IndexRequest))
+async def list_models(request: Request, service: Running) -> list[IndexEntry]:
     """Every category and its versions."""
+    wanted = await read_json_if_any(request, IndexRequest, gate=service.inspector.gate)
     return index(service.registry.entries.values(), wanted=wanted or IndexRequest())
 
 
@@ -152,13 +159,24 @@ async def _infer(
     request: Request, service: Service, category: str, version: str | None, header_length: str | None
 ) -> Response:
     asked = inspection_request(request, service)
+    _refuse_idempotency(request)
     wanted, uploads = await _read(request, service, category, header_length)
+    service.guard.charge(request.state.principal, len(uploads) - 1)  # a rate is one of pictures
     records = await service.inspector.inspect_all(category, uploads, asked, version=version)
     answer = partial(write_results, wanted, records, service.inspections.score_map)
     content, length = await to_thread.run_sync(answer, limiter=service.reading)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
+
+
+def _refuse_idempotency(request: Request) -> None:
+    """An Idempotency-Key that is ignored would have parts inspected twice by whoever relies on it."""
+    if "idempotency-key" in request.headers:
+        raise BadInference(
+            "An Idempotency-Key cannot be kept here, where a request may hold many parts. Send each part to "
+            "POST /v1/categories/{category}/inspections with a key of its own, or leave the header away."
+        )
 
 
 async def _read(

@@ -39,9 +39,8 @@ async def show_statistics(
     begins = since or _before(ends)
     check_window(begins, ends)
     if ends - begins > _LONGEST[bucket]:
-        raise refusal(
-            "since", f"by the {bucket} at most {_LONGEST[bucket].days} days are counted; ask for less, or by the day"
-        )
+        remedy = "ask for less, or by the day" if bucket == "hour" else "ask for less"
+        raise refusal("since", f"by the {bucket} at most {_LONGEST[bucket].days} days are counted; {remedy}")
     filters = Filters(category=category, station=station, since=begins, until=ends)
     return await to_thread.run_sync(partial(_statistics, service, filters, bucket), limiter=service.reading)
 

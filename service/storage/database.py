@@ -98,21 +98,45 @@ def open_database(url: str) -> Database:
         except CommandError as error:
             raise StartupError(f"The database was made by a newer JigSight ({error}). Use that one.") from error
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise StartupError(f"The database {_shown(url)} cannot be opened: {error}") from error
+            raise StartupError(f"The database {shown(url)} cannot be opened: {_told(error)}") from error
         on_failure.pop_all()
     return Database(engine)
 
 
-def _shown(url: str) -> str:
+def open_existing(url: str) -> Database:
+    """The same, but a file of SQLite that is not there is a StartupError too, and is not made."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).is_file():
+        raise StartupError(
+            f"There is no database {shown(url)}. Name the service's folder with --data, or its database in "
+            "JIGSIGHT_DATABASE_URL."
+        )
+    return open_database(url)
+
+
+def shown(url: str) -> str:
     """The address without a password, which may also be among its parameters."""
-    return make_url(url).set(query={}).render_as_string(hide_password=True)
+    return _parsed(url).set(query={}).render_as_string(hide_password=True)
+
+
+def _told(error: Exception) -> str:
+    """What a driver says, without the statement and the link to a manual that SQLAlchemy adds."""
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return str(said).partition("\n(Background on")[0].strip()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise StartupError(
+            "JIGSIGHT_DATABASE_URL is no address of a database. Write it like sqlite:////srv/jigsight.sqlite or "
+            "postgresql://user:password@host:5432/jigsight."
+        ) from error
 
 
 def _connectable(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StartupError("JIGSIGHT_DATABASE_URL is not a database URL such as sqlite:///file.") from error
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return sqlite.connect(parsed)
     if parsed.get_backend_name() == "postgresql":

@@ -69,6 +69,8 @@ def test_by_actor_and_time(ask: Callable[..., dict[str, Any]]) -> None:
         {"limit": 1001},
         {"cursor": 2**31},
         {"actor": "\0"},
+        {"acter": "ann"},
+        {"since": "2030-01-02T00:00:00Z", "until": "2030-01-01T00:00:00Z"},
     ],
 )
 def test_nonsense_is_refused(client: TestClient, query: dict[str, Any]) -> None:

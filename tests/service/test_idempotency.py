@@ -68,6 +68,13 @@ def test_what_is_no_key_is_refused(client: TestClient, good: Picture, key: str) 
     assert client.post(POST, content=good(1), headers={"Idempotency-Key": key}).status_code == 422
 
 
+def test_two_keys_are_refused(client: TestClient, good: Picture) -> None:
+    answer = client.post(POST, content=good(1), headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    assert answer.status_code == 422
+    assert "it is given 2 times" in answer.json()["detail"]
+    assert client.get("/v1/inspections").json()["items"] == []
+
+
 def test_of_many_at_once_one_is_judged(client: TestClient, good: Picture) -> None:
     start = threading.Barrier(8)
 

@@ -16,7 +16,7 @@ from service.access.guard import Guard
 from service.access.principal import Principal
 from service.errors import KeyRefused, StartupError
 from service.storage.audit import Audit, Wanted
-from service.storage.database import open_database
+from service.storage.database import open_database, shown
 from service.storage.keys import Keys
 
 Run = Callable[..., Result]
@@ -25,6 +25,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The commands, on an empty database."""
+    open_database(database_url).close()
     monkeypatch.setenv("JIGSIGHT_DATABASE_URL", database_url)
     application = typer.Typer()
     cli.register(application)
@@ -116,11 +117,21 @@ def test_a_key_has_a_scope(run: Run) -> None:
     assert listed(run) == {}
 
 
-def test_options_name_the_database(run: Run, tmp_path: Path) -> None:
-    other = f"sqlite:///{tmp_path / 'other.sqlite'}"
-    run("create", "camera", "--scope", "read", "--database-url", other)
-    assert listed(run) == {}
-    assert "camera" in run("list", "--json", "--database-url", other).stdout
+@pytest.mark.parametrize("arguments", [["list"], ["revoke", "camera"]])
+def test_what_does_not_make_a_key_makes_no_database(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.delenv("JIGSIGHT_DATABASE_URL")
+    outcome = run(*arguments, "--data", str(tmp_path / "elsewhere"))
+    assert isinstance(outcome.exception, StartupError)
+    for said in (str(tmp_path / "elsewhere" / "jigsight.sqlite"), "--data", "JIGSIGHT_DATABASE_URL"):
+        assert said in str(outcome.exception)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_each_command_names_the_database(run: Run, database_url: str) -> None:
+    for arguments in (["create", "camera", "--scope", "read"], ["list", "--json"], ["list"], ["revoke", "camera"]):
+        assert shown(database_url) in run(*arguments).stderr
 
 
 def test_the_folder_is_that_of_the_service(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +140,10 @@ def test_the_folder_is_that_of_the_service(run: Run, tmp_path: Path, monkeypatch
     assert (tmp_path / "data" / "jigsight.sqlite").is_file()
 
 
-def test_a_password_is_not_printed(run: Run) -> None:
-    address = "postgresql://ann:geheim@127.0.0.1:1/x"
-    outcome = run("list", "--database-url", address)
+def test_a_password_is_not_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JIGSIGHT_DATABASE_URL", "postgresql://ann:geheim@127.0.0.1:1/x")
+    outcome = run("list")
     assert isinstance(outcome.exception, StartupError)
     assert "geheim" not in str(outcome.exception)
+    assert "Background" not in str(outcome.exception)
+    assert run("list", "--database-url", "sqlite:///x").exit_code == 2

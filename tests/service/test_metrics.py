@@ -98,3 +98,7 @@ def test_the_document_tells_every_metric(client: TestClient, good: Picture) -> N
         if family.name.startswith("jigsight_") and not family.name.endswith("_created")
     }
     assert told == families
+
+
+def test_metrics_have_no_parameters(client: TestClient) -> None:
+    assert client.get("/metrics?name=x").status_code == 422

@@ -301,3 +301,16 @@ def test_the_index_lists_versions_that_do_not_judge(make: Callable[..., Path], t
         refused(client, 422, path="/v2/repository/index", json={"ready": []})
         running(client).engine.stop()
         assert client.get("/v2/models/plate/ready").status_code == 503
+
+
+def test_an_idempotency_key_is_not_ignored(client: TestClient, good: Picture) -> None:
+    said = refused(client, 400, json=in_json(good(1)), headers={"Idempotency-Key": "a"})
+    assert "POST /v1/categories/{category}/inspections" in said
+
+
+def test_json_of_many_pixels_is_refused(client: TestClient) -> None:
+    assert "Send pictures as binary data" in refused(client, 413, content=b'{"inputs": [' + b"1," * 2**21 + b"1]}")
+
+
+def test_json_that_is_nested_deeply_is_told_so(client: TestClient) -> None:
+    assert "nested too deeply" in refused(client, 400, content=b"[" * 100_000)

@@ -83,6 +83,8 @@ def test_links_lead_on(client: TestClient, make_record: Make, add: Add) -> None:
         ({"seral": "A"}, "query.seral: there is no such parameter here; there are"),
         ({"serial": ["A", "B"]}, "given 2 times"),
         ({"since": "2030-01-01T00:00:00"}, "no time zone; write 2030-01-01T00:00:00Z"),
+        ({"since": "2030-01-01"}, "no time zone; write 2030-01-01T00:00:00Z"),
+        ({"serial": "a\n"}, "no control characters or line ends"),
         ({"since": "2030-01-01T00:00:00 02:00"}, "%2B stands for +"),
         ({"since": "1900000000"}, "is no moment"),
         ({"until": "0001-01-01T00:00:00+14:00"}, "is no moment"),
@@ -180,6 +182,7 @@ def stream(client: TestClient, path: str, received: Callable[[dict[str, Any]], N
         "query_string": b"",
         "root_path": "",
         "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 50_000),
         "state": client.app_state,
     }
     asyncio.run(client.app(scope, receive, send))

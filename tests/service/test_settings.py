@@ -28,10 +28,18 @@ def test_the_environment_is_read_and_arguments_override_it(monkeypatch: pytest.M
 
 def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JIGSIGHT_CORS_ORIGINS", '["https://mes.factory:8443", "http://[::1]:3000"]')
-    monkeypatch.setenv("JIGSIGHT_OPEN_HOSTS", '["inspection.factory"]')
+    monkeypatch.setenv("JIGSIGHT_OPEN_HOSTS", '["Inspection.Factory"]')
     settings = Settings()
     assert settings.cors_origins == ("https://mes.factory:8443", "http://[::1]:3000")
     assert settings.open_hosts == ("inspection.factory",)
+
+
+@pytest.mark.parametrize("name", ["cors_origins", "open_hosts"])
+@pytest.mark.parametrize("value", ["*", "foo", "{}", "3", '"foo"', "[" * 100_000])
+def test_a_list_that_is_none_is_told_how_to_write_one(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"JIGSIGHT_{name.upper()}", value)
+    with pytest.raises(StartupError, match=rf"""{name}: '.*no list in JSON.*\["https://mes.plant.example"\]"""):
+        read_settings()
 
 
 def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from models.images import decode
-from service.open_inference.messages import MOST_JSON_LISTS, MOST_JSON_VALUES
+from service.open_inference.messages import MOST_JSON_BYTES, MOST_JSON_LISTS
 from service.storage.database import open_database
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "open_inference.md").read_text("utf-8")
@@ -167,7 +167,7 @@ def test_the_document_names_what_there_is(client: triton.InferenceServerClient) 
     metadata = client.get_model_metadata("plate")
     for tensor in metadata["inputs"] + metadata["outputs"]:
         assert f"`{tensor['name']}`" in DOCUMENT
-    for number in MOST_JSON_VALUES, MOST_JSON_LISTS:
+    for number in MOST_JSON_BYTES, MOST_JSON_LISTS:
         assert f"{number:,}" in DOCUMENT
 
 

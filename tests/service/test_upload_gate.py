@@ -79,6 +79,7 @@ class Stuck:
             "root_path": "",
             "query_string": b"",
             "headers": [(b"host", b"localhost")],
+            "client": ("127.0.0.1", 50_000),
             "state": dict(client.app_state),
         }
         assert client.portal is not None

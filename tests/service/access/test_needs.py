@@ -1,5 +1,6 @@
 """Keys over HTTP: how they are sent, what is answered without, and that no route was forgotten."""
 
+import base64
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from service.storage.keys import Keys
 Issue = Callable[..., str]
 Picture = Callable[[int], bytes]
 POST = "/v1/categories/plate/inspections"
+LOCAL = ("127.0.0.1", 50_000)
 
 # Whoever reaches the service may know that it is there, how to talk to it, and whether it can work.
 OPEN = {
@@ -66,6 +68,8 @@ def test_no_route_was_forgotten(keyed: Keyed) -> None:
         for method in set(route.methods or ()) - {"HEAD"}:
             answer = keyed.client.request(method, path)
             assert answer.status_code == 401, f"{method} {path} needs no scope"
+            broken = keyed.client.request(method, path, content=b"{", headers={"Content-Type": "application/json"})
+            assert broken.status_code == 401, f"{method} {path} reads the body of whoever has no key"
             asked.add((method, route.path))
     assert ("POST", "/v1/categories/{category}/inspections") in asked
     assert len(asked) >= 7
@@ -149,6 +153,16 @@ def test_too_many_requests(keyed: Keyed) -> None:
     assert "slow may ask 0.01 times a second" in answer.json()["detail"]
 
 
+def test_each_picture_of_an_inference_is_a_request(keyed: Keyed, good: Picture) -> None:
+    camera = keyed.key("camera", "inspect", rate_limit=0.1)
+    picture = base64.b64encode(good(1)).decode()
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [3], "data": [picture] * 3}
+    assert keyed.client.post("/v2/models/plate/infer", json={"inputs": [tensor]}, headers=camera).status_code == 200
+    answer = keyed.client.post(POST, content=good(1), headers=camera)
+    assert answer.status_code == 429
+    assert 20 < int(answer.headers["retry-after"]) <= 30
+
+
 def test_a_revoked_key_is_as_good_as_none(keyed: Keyed) -> None:
     mes = keyed.key("mes", "read")
     Keys(keyed.service.database).revoke("mes", change=Change("tests", "revoke key", "key mes"))
@@ -157,7 +171,7 @@ def test_a_revoked_key_is_as_good_as_none(keyed: Keyed) -> None:
 
 
 def test_a_service_without_keys_is_no_prey_of_web_pages(settings: Settings, good: Picture) -> None:
-    with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1:8000", client=LOCAL) as client:
         assert client.post(POST, content=good(1)).status_code == 201
         assert client.post(POST, content=good(1), headers={"Origin": "http://127.0.0.1:8000"}).status_code == 201
         for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
@@ -167,6 +181,17 @@ def test_a_service_without_keys_is_no_prey_of_web_pages(settings: Settings, good
             ):
                 assert answer.status_code == 403
                 assert answer.json()["type"] == "urn:jigsight:problem:foreign-request"
+
+
+def test_without_keys_nobody_comes_in_through_a_proxy(settings: Settings) -> None:
+    app = create_app(settings)
+    with TestClient(app, base_url="http://localhost", client=LOCAL) as client:
+        assert client.get("/v1/audit").status_code == 200
+        for header in ("Forwarded", "X-Forwarded-For"):
+            answer = client.get("/v1/audit", headers={header: "10.0.0.5"})
+            assert (answer.status_code, answer.json()["type"]) == (403, "urn:jigsight:problem:foreign-request")
+    with TestClient(app, base_url="http://localhost", client=("10.0.0.5", 50_000)) as client:
+        assert client.get("/v1/audit").status_code == 403
 
 
 def test_with_keys_any_name_will_do(settings: Settings, issue: Issue) -> None:

@@ -44,7 +44,7 @@ def test_others_can_reach_it_only_with_keys(database: Database) -> None:
     ],
 )
 def test_requests_of_this_machine(headers: dict[str, str]) -> None:
-    check_local(headers, hosts=("inspection-1",), origins=ORIGINS)
+    check_local(headers, client="127.0.0.1", hosts=("inspection-1",), origins=ORIGINS)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,18 @@ def test_requests_of_this_machine(headers: dict[str, str]) -> None:
 )
 def test_requests_that_a_page_of_another_site_made(headers: dict[str, str]) -> None:
     with pytest.raises(ForeignRequest, match="no API keys"):
-        check_local(headers, hosts=("inspection-1",), origins=ORIGINS)
+        check_local(headers, client="127.0.0.1", hosts=("inspection-1",), origins=ORIGINS)
+
+
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "X-Forwarded-Proto", "x-real-ip", "via"])
+def test_requests_that_a_proxy_of_this_machine_passes_on(header: str) -> None:
+    headers = {"host": "127.0.0.1:8000", header: "10.0.0.5"}
+    with pytest.raises(ForeignRequest, match=r"a proxy has passed.*jigsight keys create"):
+        check_local(headers, client="127.0.0.1", hosts=("inspection-1",), origins=())
+    check_local(headers | {"host": "inspection-1"}, client="10.0.0.5", hosts=("inspection-1",), origins=())
+
+
+@pytest.mark.parametrize("client", ["10.0.0.5", "", "::ffff:10.0.0.5", "testclient"])
+def test_requests_that_come_from_elsewhere(client: str) -> None:
+    with pytest.raises(ForeignRequest, match=r"this machine only, not to .*jigsight keys create"):
+        check_local({"host": "localhost"}, client=client, hosts=(), origins=())

@@ -49,3 +49,12 @@ def test_what_is_refused_costs_nothing(clock: Clock) -> None:
         bucket.take()
     clock.now += 1.001
     assert bucket.take() == 0.0
+
+
+def test_what_is_owed_is_made_up_for_first(clock: Clock) -> None:
+    bucket = Bucket(4.0, clock=clock)
+    assert bucket.take() == 0.0
+    bucket.owe(7)
+    assert bucket.take() == pytest.approx(1.25)
+    clock.now += 1.25
+    assert bucket.take() == 0.0

@@ -1,5 +1,6 @@
 """Activation and rolling back over HTTP, while pictures keep coming; what is refused."""
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -86,7 +87,29 @@ def test_what_is_refused(
 
 def test_a_body_that_is_no_text_is_refused(both: TestClient) -> None:
     answer = both.post(f"{PLATE}/activate", content=b"\xff\xfe{", headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"", 422, "Content-Type: application/json"),
+        (b"{", 422, "Invalid JSON"),
+        (b"[" * 4000, 422, "nested too deeply"),
+        (b'{"version": "' + b"x" * 5000 + b'"}', 413, "at most 4,096 bytes"),
+    ],
+)
+def test_bodies_that_are_no_wish(both: TestClient, sent: bytes, status: int, said: str) -> None:
+    for method, path in (("POST", "activate"), ("PUT", "threshold")):
+        answer = both.request(method, f"{PLATE}/{path}", content=sent)
+        assert answer.status_code == status
+        assert said in answer.json()["detail"]
+
+
+def test_a_wish_needs_no_content_type(both: TestClient, two: list[Path]) -> None:
+    for number, headers in enumerate(({}, {"Content-Type": "text/plain"})):
+        wish = json.dumps({"version": two[1 - number].stem})
+        assert both.post(f"{PLATE}/activate", content=wish, headers=headers).json()["version"] == two[1 - number].stem
 
 
 def test_a_bad_file_is_not_activated(both: TestClient, settings: Settings, two: list[Path], good: Picture) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import BadInference
+from service.errors import BadInference, UploadTooLarge
 from service.open_inference import messages
 from service.open_inference.messages import (
     BinarySize,
@@ -113,11 +113,14 @@ def test_requests_that_are_not_understood(sent: bytes) -> None:
 
 
 def test_json_of_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MOST_JSON_VALUES", 100)
-    read_frame(body(IMAGE | {"data": [1] * 80}), header_length=None)
-    assert "at most 100" in refused(body(IMAGE | {"data": [1] * 100}))
+    full = body(IMAGE | {"data": [1] * 80})
+    monkeypatch.setattr(messages, "MOST_JSON_BYTES", len(full))
+    read_frame(full, header_length=None)
+    with pytest.raises(UploadTooLarge, match=f"at most {len(full)} are read"):
+        read_frame(full + b" ", header_length=None)
+    monkeypatch.undo()
     monkeypatch.setattr(messages, "MOST_JSON_LISTS", 10)
-    assert "in 10 are read" in refused(body(IMAGE | {"data": [[]] * 10}))
+    assert "at most 10 are read" in refused(body(IMAGE | {"data": [[]] * 10}))
 
 
 def test_a_response_with_binary_data() -> None:

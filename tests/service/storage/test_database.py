@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from service.errors import StartupError, StoreUnavailable
-from service.storage.database import Database, open_database
+from service.storage.database import Database, open_database, open_existing
 from service.storage.inspections import Inspections
 from service.storage.tables import METADATA
 
@@ -95,11 +95,30 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["nonsense", "nonsense://x/y", "sqlite:////proc/none/a.sqlite", "mysql://a/b", "postgresql:///a?host=/nowhere"],
+    [
+        "nonsense",
+        "nonsense://x/y",
+        "sqlite:////proc/none/a.sqlite",
+        "mysql://a/b",
+        "postgresql:///a?host=/nowhere",
+        "postgresql://a:abc/b",
+    ],
 )
 def test_impossible_addresses_are_refused(url: str) -> None:
-    with pytest.raises(StartupError):
+    with pytest.raises(StartupError) as refused:
         open_database(url)
+    assert "sqlalche.me" not in str(refused.value)
+    with pytest.raises(StartupError):
+        open_existing(url)
+
+
+def test_what_is_to_be_there_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.sqlite"
+    with pytest.raises(StartupError, match="There is no database"):
+        open_existing(f"sqlite:///{path}")
+    assert not path.parent.exists()
+    open_database(f"sqlite:///{path}").close()
+    open_existing(f"sqlite:///{path}").close()
 
 
 def test_a_migration_that_fails_leaves_nothing_half_done(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
