@@ -15,7 +15,7 @@ from models.artifact import Artifact, load
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.images import decode
 from service.registry import memory as memory_module
-from service.registry.memory import Memory
+from service.registry.memory import Memory, NoRoom
 from service.registry.scan import Folder, Sound
 from service.runs import detect
 
@@ -160,3 +160,29 @@ def test_backbones_are_shared_on_the_gpu(files: dict[str, Sound], good: Picture)
     assert ring.detector.backbone is plate.detector.backbone
     assert {tensor.device.type for tensor in ring.detector.state_dict().values()} == {"cuda"}
     assert score(ring, good(1)) == pytest.approx(score(load(files["ring"].path), good(1)), rel=1e-3)
+
+
+def test_without_sacrifices_nobody_goes(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=size(files["a"]) + 1000)
+    memory.load(files["a"], sacrifices=0)
+    with pytest.raises(NoRoom, match="budget"):
+        memory.load(files["b"], sacrifices=0)
+    assert list(memory.sizes) == [key(files["a"])]
+    memory.load(files["ring"], sacrifices=1)
+    assert key(files["ring"]) in memory.sizes
+
+
+def test_who_cannot_be_moved_takes_nobodys_place(files: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(CPU, budget=size(files["a"]) + 1000)
+    memory.load(files["a"])
+
+    def broken(*_: object) -> None:
+        raise ArtifactError("it cannot be put there.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_move", broken)
+        with pytest.raises(ArtifactError):
+            memory.load(files["b"])
+    assert list(memory.sizes) == [key(files["a"])]
+    memory.load(files["b"])
+    assert list(memory.sizes) == [key(files["b"])]
