@@ -12,7 +12,8 @@ def announcement(address: str, registry: Registry, *, without_keys: bool) -> str
         f"  access         {'for anybody on this machine' if without_keys else 'by API keys'}",
     ]
     for entry in registry.entries.values():
-        lines.append(f"  category       {entry.category} ({entry.manifest.kind}, version {entry.version})")
+        kind = "unreadable" if entry.manifest is None else entry.manifest.kind
+        lines.append(f"  category       {entry.category} ({kind}, version {entry.version})")
         lines += [_waiting(address, entry, version) for version in entry.newer]
     lines += [f"  not served     {refusal.file}: {refusal.reason}" for refusal in registry.refused]
     if not registry.entries:
