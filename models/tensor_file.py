@@ -27,6 +27,8 @@ COPY = "Copy it again, under its own name, from where it was trained."
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 _BYTES |= {"I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8}
 _MAX_HEADER_BYTES = 16 * 2**20
+_MAX_DIMENSIONS = 8
+_MAX_EXTENT = 2**63 - 1
 _PIECE = 2**20  # bytes
 
 
@@ -147,6 +149,8 @@ def _place(entry: dict[str, Any]) -> Place:
     """One entry of the header. Raises ValueError, KeyError or TypeError if it contradicts itself."""
     (begin, end), shape, dtype = entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]
     if len(entry) != 3 or not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(entry)
+    if len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > _MAX_EXTENT:  # multiplying them would take minutes
         raise ValueError(entry)
     if end - begin != math.prod(shape) * _BYTES[dtype]:
         raise ValueError(entry)

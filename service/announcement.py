@@ -25,7 +25,8 @@ def _judging(registry: Registry, entry: Entry) -> str:
     """What judges a category; or why nothing does, though parts of it will be sent."""
     if entry.problem is not None and registry.loaded(entry.category) is None:
         return f"  not served     {entry.category}, version {entry.version}: {entry.problem}"
-    return f"  category       {entry.category} ({entry.manifest.kind}, version {entry.version})"
+    kind = "unreadable" if entry.manifest is None else entry.manifest.kind
+    return f"  category       {entry.category} ({kind}, version {entry.version})"
 
 
 def _waiting(address: str, entry: Entry, version: str, authorisation: str) -> str:

@@ -15,8 +15,10 @@ ServiceError
 ├── ImageNotKept        404  by the policy that was in force
 ├── VersionRefused      409  its file cannot be used, so it cannot be activated
 ├── NothingToRollBack   409
+├── OtherVersionActive  409  what was wished for a version, which does not judge
 ├── ImageGone           410  it was kept, and has been removed since
 ├── ImageDamaged        410  it was kept, but is not what it was
+├── ManifestUnreadable  410  of an artifact that another JigSight has served
 ├── NoImage             400  an empty body or a form without a picture
 ├── BadForm             400  a multipart body that cannot be read
 ├── BadInference        400  a request of the Open Inference Protocol that cannot be read, or asks for what is not there
@@ -124,6 +126,18 @@ class NothingToRollBack(ServiceError):
     status = HTTPStatus.CONFLICT
 
 
+class OtherVersionActive(ServiceError):
+    """A wish for a version of a category that does not judge at present; nothing has changed."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self, category: str, version: str, *, active: str) -> None:
+        super().__init__(
+            f"Version {version!r} of category {category!r} is not the active one: that is {active}. Nothing has "
+            "changed; look at the category, and ask again for the version that you mean."
+        )
+
+
 class UnknownInspection(ServiceError):
     """No inspection has this id."""
 
@@ -169,6 +183,18 @@ class ImageDamaged(ServiceError):
     """The picture was kept, but its bytes are not those that were uploaded."""
 
     status = HTTPStatus.GONE
+
+
+class ManifestUnreadable(ServiceError):
+    """The database holds an artifact's manifest in a form that this JigSight does not read."""
+
+    status = HTTPStatus.GONE
+
+    def __init__(self, category: str, version: str, *, reason: str) -> None:
+        super().__init__(
+            f"The manifest of version {version} of category {category!r} is of a form that this JigSight does not read "
+            f"({reason}). What needs it cannot be had; the JigSight that has served it reads it."
+        )
 
 
 class NoImage(ServiceError):

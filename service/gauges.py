@@ -44,8 +44,9 @@ def _artifacts(registry: Registry) -> Iterator[Metric]:
     )
     for entry in registry.entries.values():
         for version, manifest in {**entry.versions, entry.version: entry.manifest}.items():
+            arch = "" if manifest is None else manifest.detector.arch
             active = "true" if version == entry.version else "false"
-            told.add_metric([entry.category, version, manifest.detector.arch, active], 1)
+            told.add_metric([entry.category, version, arch, active], 1)
     yield told
     found = registry.snapshot()
     yield GaugeMetricFamily("jigsight_loaded_artifacts", "Artifacts in memory", value=len(found.loaded))

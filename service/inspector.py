@@ -145,6 +145,7 @@ class Inspector:
         self, category: str, uploads: Sequence[Upload], request: Request, *, version: str | None = None
     ) -> list[Record]:
         artifact = await self._artifact(category, version)
+        threshold = self.registry.threshold(category, artifact.version)  # one for all of them, whatever changes now
         decoding = (
             to_thread.run_sync(self._decode, artifact, upload.data, limiter=self.decoding) for upload in uploads
         )
@@ -153,7 +154,9 @@ class Inspector:
         detecting = _together(self.engine.read(artifact, picture.tile, deadline=deadline) for picture in pictures)
         readings = await while_connected(detecting, request.gone)
         concluding = (
-            to_thread.run_sync(partial(self._conclude, artifact, *each, request=request), limiter=self.storing)
+            to_thread.run_sync(
+                partial(self._conclude, artifact, *each, threshold=threshold, request=request), limiter=self.storing
+            )
             for each in zip(uploads, pictures, readings, strict=True)
         )
         additions = await _together(concluding)
@@ -171,12 +174,18 @@ class Inspector:
         return _Picture(tile, rgb.shape[:2], media_type(data), time.perf_counter() - begun)
 
     def _conclude(
-        self, artifact: Artifact, upload: Upload, picture: _Picture, reading: Reading, *, request: Request
+        self,
+        artifact: Artifact,
+        upload: Upload,
+        picture: _Picture,
+        reading: Reading,
+        *,
+        threshold: float | None,
+        request: Request,
     ) -> Addition:
         """Judge, and keep the picture if the policy says so."""
         if not math.isfinite(reading.score):
             raise ScoreError(f"This picture could not be judged: its score is {reading.score}.")
-        threshold = self.registry.threshold(artifact.manifest.category, artifact.version)
         judgement = artifact.judge(reading.score, reading.map, size=picture.size, threshold=threshold)
         kept = self.keep_images == "all" or (self.keep_images == "rejects" and judgement.verdict == "fail")
         digest = self.pictures.keep(upload.data) if kept else digest_of(upload.data)

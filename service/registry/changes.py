@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from models.artifact import SUFFIX
+from models.calibration import Calibration
 from models.errors import ArtifactError
-from service.errors import NothingToRollBack, UnknownVersion, VersionRefused
+from service.errors import ArtifactUnavailable, NothingToRollBack, OtherVersionActive, UnknownVersion, VersionRefused
 from service.registry.registry import Registry
 from service.registry.scan import Sound
 from service.registry.view import Entry
@@ -73,30 +74,56 @@ def steps(versions: Iterable[str]) -> list[str]:
     return path
 
 
-def set_threshold(registry: Registry, category: str, value: float, *, author: Author) -> Entry:
-    """Let the active version fail above `value` from now on. Raises UnknownCategory or StoreUnavailable."""
-    with registry.changing:
-        return _fail_at(registry, registry.entry(category), value, rate=None, author=author)
+def set_threshold(
+    registry: Registry, category: str, value: float, *, author: Author, version: str | None = None
+) -> tuple[Entry, Calibration]:
+    """Let the active version fail above `value` from now on; the scores that it was calibrated by come with it.
 
-
-def set_false_reject_rate(registry: Registry, category: str, rate: float, *, author: Author) -> Entry:
-    """Let the active version fail where about `rate` of good parts do, by its own calibration.
-
-    Raises UnknownCategory, ArtifactUnavailable or StoreUnavailable.
+    Raises UnknownCategory, OtherVersionActive if that is not `version`, ArtifactUnavailable or StoreUnavailable.
     """
     with registry.changing:
-        entry = registry.entry(category)
+        entry = _active(registry, category, version)
+        calibration = registry.artifact(category).calibration
+        return _fail_at(registry, entry, value, rate=None, author=author), calibration
+
+
+def set_false_reject_rate(
+    registry: Registry, category: str, rate: float, *, author: Author, version: str | None = None
+) -> Entry:
+    """Let the active version fail where about `rate` of good parts do, by its own calibration.
+
+    Raises what `set_threshold` does.
+    """
+    with registry.changing:
+        entry = _active(registry, category, version)
         value = registry.artifact(category).calibration.threshold(rate)
         return _fail_at(registry, entry, value, rate=rate, author=author)
 
 
 def reset_threshold(registry: Registry, category: str, *, author: Author) -> Entry:
-    """Let the active version fail at its manifest's threshold again. Raises UnknownCategory or StoreUnavailable."""
+    """Let the active version fail at its manifest's threshold again.
+
+    Raises UnknownCategory, ArtifactUnavailable if its manifest cannot be read, or StoreUnavailable.
+    """
     with registry.changing:
-        entry = registry.entry(category)
+        entry = _active(registry, category, None)
         if entry.threshold is None or entry.threshold.value is None:
             return entry
         return _fail_at(registry, entry, None, rate=None, author=author)
+
+
+def _active(registry: Registry, category: str, version: str | None) -> Entry:
+    """What judges now: another process may have activated another version since the last look.
+
+    Raises ArtifactUnavailable if nobody can say where it fails.
+    """
+    registry.refresh()
+    entry = registry.entry(category)
+    if version not in (None, entry.version):
+        raise OtherVersionActive(category, str(version), active=entry.version)
+    if entry.manifest is None:
+        raise ArtifactUnavailable(f"Category {category!r} has no threshold at present. {entry.problem}")
+    return entry
 
 
 def _fail_at(registry: Registry, entry: Entry, value: float | None, *, rate: float | None, author: Author) -> Entry:

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]  # category, version
 
 
+class NoRoom(ArtifactTooLarge):
+    """A sound artifact for which the budget has no room beside the others; in place of one of them it may fit."""
+
+
 @dataclass(frozen=True)
 class _Loaded:
     artifact: Artifact
@@ -57,7 +61,8 @@ class Memory:
     def load(self, file: Sound, *, sacrifices: int = 1) -> Artifact:
         """The artifact of a file, loaded if it is not yet, by one thread however many ask. Raises ArtifactError.
 
-        If the device is full, up to `sacrifices` others go, within the budget or not.
+        If the device is full, up to `sacrifices` others go, within the budget or not. With none, NoRoom if
+        the budget has no room beside those that are loaded.
         """
         key = (file.category, file.version)
         with self._lock:
@@ -105,18 +110,19 @@ class Memory:
 
     def _admit(self, key: Key, file: Sound, sacrifices: int) -> Artifact:
         while True:
+            before = len(self.sizes)
             try:
-                return self._place(key, file)
+                return self._place(key, file, sacrifices)
             except ArtifactTooLarge as error:
-                if sacrifices == 0 or not self._make_way():
+                if sacrifices == 0 or not (len(self.sizes) < before or self._make_way()):
                     raise
                 logger.warning("%s The artifact that was not used for longest makes way for it.", error)
             sacrifices -= 1
             if self.device.type == "cuda":  # after the except block, whose traceback holds what was half moved
                 torch.cuda.empty_cache()
 
-    def _place(self, key: Key, file: Sound) -> Artifact:
-        """Read a file, make room for it within the budget, and put it on the device."""
+    def _place(self, key: Key, file: Sound, sacrifices: int) -> Artifact:
+        """Read a file, put it on the device, and then let go of whom it leaves no room for within the budget."""
         artifact = load(file.path)
         detector = artifact.detector
         digest = fingerprint(detector.backbone.state_dict())
@@ -126,8 +132,15 @@ class Memory:
         if shared is not None:  # it is in use: moving the detector must not touch it, even to leave it in place
             detector.backbone = Backbone({}, detector.backbone.ends)
         loaded = _Loaded(artifact, digest, backbone_bytes, own_bytes)
+        if sacrifices == 0:
+            self._check_room(loaded)
+        try:
+            artifact = artifact.to(self.device)
+        except ArtifactTooLarge:
+            if sacrifices > 0:
+                self._make_room(loaded)
+            raise
         self._make_room(loaded)
-        artifact = artifact.to(self.device)
         if shared is not None:
             detector.backbone = shared
         self._backbones[digest] = detector.backbone
@@ -135,6 +148,17 @@ class Memory:
             self._loaded[key] = _Loaded(artifact, digest, backbone_bytes, own_bytes)
         logger.info("loaded %s on %s", file.path, self.device)
         return artifact
+
+    def _check_room(self, newcomer: _Loaded) -> None:
+        if self.budget is None:
+            return
+        with self._lock:
+            need = _total([*self._loaded.values(), newcomer])
+            if self._loaded and need > self.budget:
+                raise NoRoom(
+                    f"{newcomer.artifact.path} is not loaded: with the others that would be {need:,} bytes, and the "
+                    f"budget is {self.budget:,}. Its next picture makes room for it."
+                )
 
     def _make_room(self, newcomer: _Loaded) -> None:
         if self.budget is None:

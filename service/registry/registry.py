@@ -16,9 +16,9 @@ import torch
 
 from models.artifact import Artifact
 from models.errors import ArtifactError, ArtifactTooLarge
-from models.manifest import Manifest
-from service.errors import ArtifactUnavailable, StoreUnavailable, UnknownCategory
-from service.registry.memory import Key, Memory
+from service.errors import ArtifactUnavailable, StoreUnavailable
+from service.registry.manifests import Manifests
+from service.registry.memory import Key, Memory, NoRoom
 from service.registry.scan import Folder, Found, Refusal, Sound
 from service.registry.view import Entry, Snapshot, View, compose, tell
 from service.storage.artifacts import Activation, Artifacts, ThresholdChange
@@ -41,10 +41,11 @@ class Registry:
         self._found = Found({}, ())
         self._activations: Mapping[str, Activation] = {}
         self._thresholds: Mapping[Key, ThresholdChange] = {}
-        self._manifests: dict[Key, Manifest] = {}  # all that the database is known to hold
+        self._manifests = Manifests(artifacts)
         self._view = View()
         self._failures: dict[Key, str] = {}  # active versions whose file seemed sound and could not be loaded
         self._blind = False
+        self._lost = False  # the last look failed, and not for want of the database
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -58,7 +59,7 @@ class Registry:
 
     def entry(self, category: str) -> Entry:
         """What is known of a category. Raises UnknownCategory."""
-        return _entry(self._view, category)
+        return self._view.entry(category)
 
     def sound(self, key: Key) -> Sound | None:
         """The file of a version, if it can be used."""
@@ -80,7 +81,7 @@ class Registry:
         Raises UnknownCategory or ArtifactUnavailable.
         """
         view = self._view
-        entry = _entry(view, category)
+        entry = view.entry(category)
         artifact = self.memory.get(entry.key)
         if artifact is not None:
             return artifact
@@ -100,6 +101,8 @@ class Registry:
 
     def ailments(self) -> list[str]:
         """Why not every active artifact is loaded or could be; nothing if all are."""
+        if self._lost:
+            return ["the artifact folder and the database could not be looked through, see the log"]
         if not self.entries:
             return [f"no category is served ({len(self.refused)} refused, see /v1/categories)"]
         unloaded = [category for category, entry in self.entries.items() if entry.key not in self.memory.sizes]
@@ -124,7 +127,10 @@ class Registry:
                 return
 
     def look(self) -> None:
-        """Look again. Without the database nothing changes; that is logged once."""
+        """Look again. Without the database nothing changes; that is logged once.
+
+        Whatever else goes wrong is raised, and an ailment until a look succeeds.
+        """
         try:
             self.refresh()
         except StoreUnavailable:
@@ -133,8 +139,11 @@ class Registry:
                     "the database does not answer: activations and new files are not looked at until it does"
                 )
             self._blind = True
+        except Exception:
+            self._lost = True
+            raise
         else:
-            self._blind = False
+            self._blind = self._lost = False
 
     def refresh(self) -> None:
         """Compare the folder and the database with what is known. Raises StoreUnavailable, having changed nothing."""
@@ -147,9 +156,7 @@ class Registry:
                 if first is not None:
                     activations[category] = first
             self._found = self._known_files() if unseen else found  # some of them may have been refused
-            for category, each in activations.items():
-                if (category, each.version) not in self._manifests:
-                    self._manifests[category, each.version] = self.artifacts.manifest(category, each.version)
+            self._manifests.recall((category, each.version) for category, each in activations.items())
             self._activations, self._thresholds = activations, thresholds
             self._publish()
             self._try_again()
@@ -173,7 +180,10 @@ class Registry:
     def _publish(self) -> None:
         old = self._view
         new = self._view = compose(
-            self._found, activations=self._activations, thresholds=self._thresholds, manifests=self._manifests
+            self._found,
+            activations=self._activations,
+            thresholds=self._thresholds,
+            manifests=self._manifests.known,
         )
         active = {entry.key for entry in new.entries.values()}
         self._failures = {
@@ -186,11 +196,7 @@ class Registry:
     def _known_files(self) -> Found:
         """What is in the folder, all of it known to the database too."""
         found = self._files.look()
-        files = [file for versions in found.sound.values() for file in versions.values()]
-        new = [file for file in files if (file.category, file.version) not in self._manifests]
-        if new:
-            self.artifacts.remember((file.version, file.manifest) for file in new)
-            self._manifests.update({(file.category, file.version): file.manifest for file in new})
+        self._manifests.note(found)
         return found
 
     def _first(self, category: str, found: Found) -> Activation | None:
@@ -226,6 +232,8 @@ class Registry:
             try:
                 self.memory.load(file, sacrifices=0)
                 self._failures.pop(key, None)
+            except NoRoom:
+                self._failures.pop(key, None)  # the next picture makes room for it
             except ArtifactError as error:
                 self._failed(file, error)
 
@@ -235,13 +243,6 @@ def open_registry(folder: Path, *, device: torch.device, artifacts: Artifacts, b
     registry = Registry(folder, memory=Memory(device, budget=budget), artifacts=artifacts)
     registry.refresh()
     return registry
-
-
-def _entry(view: View, category: str) -> Entry:
-    try:
-        return view.entries[category]
-    except KeyError:
-        raise UnknownCategory(category, known=sorted(view.entries)) from None
 
 
 def _unavailable(category: str, reason: str) -> ArtifactUnavailable:

@@ -1,7 +1,7 @@
 """The artifact folder -> the files that can be used, and why the others cannot.
 
 A file is verified (`models.artifact.verify`) when it is first seen in a state, which is its number on the disk, its
-size and the time of its change; and again in every other state, so that one that is being copied is refused until it
+size and the times of its change; and again in every other state, so that one that is being copied is refused until it
 is whole. Hidden files and folders (`.incoming-`) are left alone. Not to be used by two threads at once.
 """
 
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.artifact import SUFFIX, verify
-from models.errors import ArtifactError
+from models.errors import ArtifactError, ArtifactTooLarge
 from models.locate_artifact import age
 from models.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
-State = tuple[int, int, int]  # inode, bytes, nanoseconds of the last change
+# Inode, bytes, nanoseconds of the last change by its owner's word (mtime) and by the system's (ctime).
+State = tuple[int, int, int, int]
 
 # A clock may tick so slowly that a file is written twice at one time: refusals of files that young are no final ones.
 _SETTLED_NS = 2 * 10**9
@@ -85,7 +86,9 @@ class Folder:
         return Found(dict(sorted(sound.items())), tuple(refused))
 
     def refuse(self, file: Sound, error: ArtifactError) -> None:
-        """Remember that a file could not be loaded, for as long as it stays as it is."""
+        """Remember that a file could not be loaded, for as long as it stays as it is, if that is the file's fault."""
+        if _passing(error):
+            return
         if _state(file.path) == file.state:
             self._known[file.path] = (file.state, error)
         else:
@@ -97,13 +100,12 @@ class Folder:
             yield from (Path(place) / name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
 
     def _outcome(self, path: Path) -> Sound | ArtifactError:
-        state = _state(path)
+        state = _state(path)  # before it is read: what changes meanwhile is read again
         known = self._known.get(path)
         if known is not None and known[0] == state:
             return known[1]
         outcome = self._verify(path, state)
-        young = state is not None and abs(time.time_ns() - state[2]) < _SETTLED_NS
-        if state is None or _state(path) != state or (young and not isinstance(outcome, Sound)):
+        if state is None or (isinstance(outcome, ArtifactError) and (_young(state) or _passing(outcome))):
             self._known.pop(path, None)
         else:
             self._known[path] = (state, outcome)
@@ -133,4 +135,14 @@ def _state(path: Path) -> State | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _young(state: State) -> bool:
+    now = time.time_ns()
+    return any(abs(now - changed) < _SETTLED_NS for changed in state[2:])
+
+
+def _passing(error: ArtifactError) -> bool:
+    """Whether it may go away without any change of the file: rights, the disk, a lack of memory or of descriptors."""
+    return isinstance(error, ArtifactTooLarge) or isinstance(error.__cause__, OSError | MemoryError)

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from models.artifact import SUFFIX
 from models.manifest import Manifest
+from service.errors import UnknownCategory
 from service.registry.memory import Key
 from service.registry.scan import Found, Refusal, Sound
 from service.storage.artifacts import Activation, ThresholdChange
@@ -20,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """One category. `manifest` is the active version's; `versions` are those with a sound file, oldest first."""
+    """One category. `versions` are those with a sound file, oldest first."""
 
     category: str
     version: str
-    manifest: Manifest
+    manifest: Manifest | None  # the active version's; None: it has no file, and the database's cannot be read
     since: datetime
     by: str
     versions: Mapping[str, Manifest]
@@ -52,6 +53,13 @@ class View:
     thresholds: Mapping[Key, ThresholdChange] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
 
+    def entry(self, category: str) -> Entry:
+        """What is known of a category. Raises UnknownCategory."""
+        try:
+            return self.entries[category]
+        except KeyError:
+            raise UnknownCategory(category, known=sorted(self.entries)) from None
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -70,21 +78,22 @@ def compose(
     thresholds: Mapping[Key, ThresholdChange],
     manifests: Mapping[Key, Manifest],
 ) -> View:
-    """The view of a folder and of what the database says; `manifests` must hold every active version's."""
+    """The view of a folder and of what the database says; `manifests` holds those of the active versions."""
     refused = {refusal.file: refusal for refusal in found.refused}
     entries = {}
     for category, activation in sorted(activations.items()):
         files = found.sound.get(category, {})
         name = f"{category}/{activation.version}{SUFFIX}"
-        problem = None
+        manifest, problem = manifests.get((category, activation.version)), None
         if activation.version not in files:
             reason = refused[name].reason if name in refused else "it has no file."
+            reason += "" if manifest else " Its manifest in the database is of a form that this JigSight does not read."
             problem = _problem(category, activation.version, reason=reason, others=list(files))
             refused.setdefault(name, Refusal(name, problem))
         entries[category] = Entry(
             category=category,
             version=activation.version,
-            manifest=manifests[category, activation.version],
+            manifest=manifest,
             since=activation.activated_at,
             by=activation.activated_by,
             versions={version: file.manifest for version, file in files.items()},

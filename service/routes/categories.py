@@ -1,13 +1,14 @@
 """Which categories are served, by which artifact, and which files are not."""
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Request
 
-from models.manifest import Manifest
 from service.access.needs import needs
 from service.manifest_words import sentences
 from service.problems import documented
+from service.query_parameters import ONLY_KNOWN
 from service.registry.registry import Registry
 from service.registry.view import Entry
 from service.schemas.categories import (
@@ -20,12 +21,11 @@ from service.schemas.categories import (
     Threshold,
 )
 from service.state import Running
-from service.storage.artifacts import ThresholdChange
 
 router = APIRouter(prefix="/v1/categories", tags=["categories"], dependencies=[needs("read")])
 
 
-@router.get("", responses=documented())
+@router.get("", dependencies=[ONLY_KNOWN], responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY))
 async def list_categories(request: Request, service: Running) -> Categories:
     """Every category that is served, and every file of the artifact folder that is not."""
     registry = service.registry
@@ -41,8 +41,8 @@ async def show_category(category: str, request: Request, service: Running) -> Ca
     entry = service.registry.entry(category)
     return CategoryDetail(
         **shown(request, service.registry, entry).model_dump(),
-        summary=sentences(entry.manifest),
-        manifest=entry.manifest.model_dump(mode="json"),
+        summary=[] if entry.manifest is None else sentences(entry.manifest),
+        manifest=None if entry.manifest is None else entry.manifest.model_dump(mode="json"),
     )
 
 
@@ -50,7 +50,6 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
     """A category as it is answered."""
     root = request.scope.get("root_path", "")
     path = root + request.app.url_path_for("show_category", category=entry.category)
-    manifest = entry.manifest
     return Category(
         category=entry.category,
         version=entry.version,
@@ -62,11 +61,7 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
         ],
         loaded=entry.key in registry.memory.sizes,
         problem=registry.problem(entry.category),
-        kind=manifest.kind,
-        architecture=manifest.detector.arch,
-        image_size=manifest.detector.preprocess.image_size,
-        good_images=manifest.dataset.images,
-        threshold=threshold(manifest, entry.threshold),
+        **_of_manifest(entry),
         links=CategoryLinks(
             self=path,
             inspections=f"{path}/inspections",
@@ -77,12 +72,27 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
     )
 
 
-def threshold(manifest: Manifest, change: ThresholdChange | None) -> Threshold:
+def _of_manifest(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    if manifest is None:
+        return dict.fromkeys(("kind", "architecture", "image_size", "good_images", "threshold"))
+    return {
+        "kind": manifest.kind,
+        "architecture": manifest.detector.arch,
+        "image_size": manifest.detector.preprocess.image_size,
+        "good_images": manifest.dataset.images,
+        "threshold": threshold_of(entry),
+    }
+
+
+def threshold_of(entry: Entry) -> Threshold:
     """The threshold in force: the manifest's own, or what it was changed to."""
+    version, manifest, change = entry.version, entry.manifest, entry.threshold
+    assert manifest is not None
     own, least = manifest.threshold, 1 / (manifest.dataset.images + 1)  # Calibration.attainable_alpha
     since, by = (None, None) if change is None else (change.set_at, change.set_by)
     if change is None or change.value is None:
-        return Threshold(**own.model_dump(), attainable_false_reject_rate=least, since=since, by=by)
+        return Threshold(version=version, **own.model_dump(), attainable_false_reject_rate=least, since=since, by=by)
     rate = change.false_reject_rate
     warning = None
     if rate is not None and rate < least:
@@ -91,6 +101,7 @@ def threshold(manifest: Manifest, change: ThresholdChange | None) -> Threshold:
             f"is the threshold, and about {least:.2g} of good parts will be rejected."
         )
     return Threshold(
+        version=version,
         value=change.value,
         pixel=own.pixel,
         rule="set" if rate is None else "conformal",

@@ -1,5 +1,6 @@
 """How the line does: counts by hour or day, and whether scores are still distributed as they were calibrated."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Query
 
 from service import drift
 from service.access.needs import needs
+from service.errors import ManifestUnreadable
 from service.problems import documented
 from service.query_parameters import ONLY_KNOWN, Category, Moment, check_window, refusal
 from service.schemas import statistics as schemas
@@ -17,6 +19,8 @@ from service.state import Running, Service
 from service.storage.queries import Filters
 from service.storage.statistics import Count, Statistics, Tally, Width
 from service.uploads import Label
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/statistics", tags=["statistics"], dependencies=[needs("read"), ONLY_KNOWN])
 
@@ -58,15 +62,23 @@ def _statistics(service: Service, filters: Filters, bucket: Width) -> schemas.St
 
 
 def _of_version(service: Service, tally: Tally) -> schemas.VersionStatistics:
-    calibrated = service.artifacts.manifest(tally.category, tally.version).dataset.images
-    found = drift.drift(tally.p_values, calibrated=calibrated)
     return schemas.VersionStatistics(
         category=tally.category,
         version=tally.version,
         **_counts(tally.total),
-        drift=schemas.Drift(**vars(found)),
+        drift=_drift(service, tally),
         buckets=[schemas.Bucket(start=start, **_counts(count)) for start, count in tally.buckets.items()],
     )
+
+
+def _drift(service: Service, tally: Tally) -> schemas.Drift | None:
+    """None if the artifact's calibration is not known, or if some p-value cannot have come from it."""
+    try:
+        manifest = service.artifacts.manifest(tally.category, tally.version)
+        return schemas.Drift(**vars(drift.drift(tally.p_values, calibrated=manifest.dataset.images)))
+    except (ManifestUnreadable, ValueError) as error:
+        logger.warning("no drift for category %s, version %s: %s", tally.category, tally.version, error)
+        return None
 
 
 def _counts(count: Count) -> dict[str, float]:

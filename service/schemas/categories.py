@@ -12,6 +12,7 @@ from service.schemas.answer import Answer, Share
 class Threshold(Answer):
     """A score above `value` fails; how, when and by whom it was set."""
 
+    version: Annotated[str, Field(description="whose it is: the active one")]
     value: float
     pixel: Annotated[float | None, Field(description="defect regions reach down to this; null: to `value`")]
     rule: Annotated[
@@ -24,30 +25,36 @@ class Threshold(Answer):
     ]
     since: Annotated[datetime | None, Field(description="null: the artifact's own since it was made")]
     by: Annotated[str | None, Field(description="the API key's name, empty without keys; null: the artifact's own")]
-    warning: Annotated[str | None, Field(description="why it is not quite what was asked for")] = None
+    warning: Annotated[
+        str | None, Field(description="why it is not what was asked for; to PUT also: why it is hardly what was meant")
+    ] = None
 
 
 class WishedThreshold(BaseModel):
-    """A rate of false rejects, or a value; without either, the artifact's own threshold again."""
+    """A rate of false rejects, or a value. For the artifact's own threshold, DELETE what was set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     false_reject_rate: Annotated[
         float | None, Field(ge=0.0001, le=0.5, description="share of good parts that may be rejected")
     ] = None
     value: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="a score above it fails")] = None
+    version: Annotated[
+        str | None,
+        Field(min_length=1, max_length=64, description="409 if not the active one; null: whichever is"),
+    ] = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "WishedThreshold":
-        if self.false_reject_rate is not None and self.value is not None:
-            raise ValueError("give false_reject_rate or value, not both")
+        if (self.false_reject_rate is None) == (self.value is None):
+            raise ValueError("give false_reject_rate or value, one of them; DELETE goes back to the artifact's own")
         return self
 
 
 class WishedVersion(BaseModel):
     """The version that is to judge."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: Annotated[str, Field(min_length=1, max_length=64, examples=["661dc7ef268b"])]
 
@@ -85,11 +92,11 @@ class Category(Answer):
         str | None,
         Field(description="why the active version cannot be loaded; while it is `loaded` it goes on judging"),
     ]
-    kind: Kind
-    architecture: str
-    image_size: Annotated[int, Field(description="edge of the square that the network sees, in pixels")]
-    good_images: Annotated[int, Field(description="how many good parts it was trained on")]
-    threshold: Threshold
+    kind: Annotated[Kind | None, Field(description="null, as the four after it: see `problem`")]
+    architecture: str | None
+    image_size: Annotated[int | None, Field(description="edge of the square that the network sees, in pixels")]
+    good_images: Annotated[int | None, Field(description="how many good parts it was trained on")]
+    threshold: Threshold | None
     links: CategoryLinks
 
 
@@ -97,7 +104,7 @@ class CategoryDetail(Category):
     """A category with its active artifact's manifest, in words and whole."""
 
     summary: Annotated[list[str], Field(description="the manifest in sentences")]
-    manifest: dict[str, Any]
+    manifest: Annotated[dict[str, Any] | None, Field(description="null: see `problem`")]
 
 
 class Refused(Answer):

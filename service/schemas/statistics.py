@@ -35,7 +35,9 @@ class VersionStatistics(_Counts):
 
     category: str
     version: str
-    drift: Drift
+    drift: Annotated[
+        Drift | None, Field(description="null: what the artifact was calibrated by cannot be read, or does not fit")
+    ]
     buckets: Annotated[list[Bucket], Field(description="ascending; those without an inspection are left out")]
 
 

@@ -3,13 +3,15 @@
 All of it is appended and nothing overwritten: how a part was judged in spring can be told in autumn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select
 
 from models.manifest import Manifest
+from service.errors import ManifestUnreadable
 from service.storage.audit import Change, note
 from service.storage.database import Database
 from service.storage.tables import ACTIVATIONS, ARTIFACTS, THRESHOLDS
@@ -45,17 +47,29 @@ class Artifacts:
         self._database = database
 
     def manifest(self, category: str, version: str) -> Manifest:
-        """The manifest of an artifact that was served once, whether or not its file is still there."""
+        """The manifest of an artifact that was served once, whether or not its file is still there.
+
+        Raises ManifestUnreadable for one of a format that is not read any more.
+        """
         wanted = (ARTIFACTS.c.category == category) & (ARTIFACTS.c.version == version)
         with self._database.reading() as connection:
             document: str = connection.execute(select(ARTIFACTS.c.manifest).where(wanted)).scalar_one()
-        return Manifest.model_validate_json(document)
+        try:
+            return Manifest.model_validate_json(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ManifestUnreadable(category, version, reason=f"{where}: {first['msg']}") from None
+
+    def held(self) -> Set[tuple[str, str]]:
+        """(category, version) of every artifact that was served once."""
+        with self._database.reading() as connection:
+            return _held(connection)
 
     def remember(self, manifests: Iterable[tuple[str, Manifest]]) -> None:
         """Note artifacts, given as version and manifest, that may make inspections from now on."""
         with self._database.adding() as connection:
-            rows = connection.execute(select(ARTIFACTS.c.category, ARTIFACTS.c.version))
-            known = {(row.category, row.version) for row in rows}
+            known = _held(connection)
             new = [
                 {
                     "category": manifest.category,
@@ -117,6 +131,11 @@ class Artifacts:
                 )
                 for row in rows
             }
+
+
+def _held(connection: Connection) -> Set[tuple[str, str]]:
+    rows = connection.execute(select(ARTIFACTS.c.category, ARTIFACTS.c.version))
+    return {(row.category, row.version) for row in rows}
 
 
 def _activate(connection: Connection, category: str, version: str, *, change: Change) -> Activation:

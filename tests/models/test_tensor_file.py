@@ -146,3 +146,13 @@ def test_what_the_library_writes_is_read_whatever_its_shapes(tmp_path: Path) -> 
     for name, tensor in written.items():
         assert tensors[name].dtype == tensor.dtype
         assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("shape", [[1] * 9, [2**63, 0], [2**63 - 1] * 100_000 + [0]])
+def test_shapes_that_no_tensor_has_are_refused_before_they_are_multiplied(tmp_path: Path, shape: list[int]) -> None:
+    count = 0 if 0 in shape else 4
+    header = json.dumps({"t": {"dtype": "F32", "shape": shape, "data_offsets": [0, count]}}).encode()
+    path = tmp_path / "0123456789ab.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(count))
+    with pytest.raises(ArtifactError, match="damaged"), open_tensors(path):
+        pass

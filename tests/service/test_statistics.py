@@ -87,3 +87,12 @@ def test_windows_that_are_refused(client: TestClient, query: dict[str, str], sen
 def test_the_beginning_of_time(client: TestClient) -> None:
     answer = client.get(STATISTICS, params={"until": "0001-01-01T00:00:00Z"})
     assert (answer.status_code, answer.json()["items"]) == (200, [])
+
+
+def test_p_values_of_another_calibration_give_no_drift(
+    client: TestClient, make_record: Callable[..., Record], add: Callable[..., None]
+) -> None:
+    service: Service = client.app_state["service"]
+    add(service.database, make_record(p_value=0.123))
+    (found,) = client.get(STATISTICS, params=WINDOW).json()["items"]
+    assert (found["inspected"], found["drift"]) == (1, None)

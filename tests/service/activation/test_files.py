@@ -8,11 +8,13 @@ from itertools import count
 from pathlib import Path
 
 import httpx2
+from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
 from service.state import Service
+from service.storage.tables import ARTIFACTS, METADATA
 
 POST = "/v1/categories/plate/inspections"
 PLATE = "/v1/categories/plate"
@@ -98,3 +100,52 @@ def test_preloading(settings: Settings, put: Callable[[Path], Path], two: list[P
             pass
         with TestClient(create_app(settings.model_copy(update={"preload": preload}))) as client:
             assert client.get(PLATE).json()["loaded"] is preload
+
+
+def test_a_database_that_was_emptied_is_begun_anew(both: TestClient, two: list[Path], good: Picture) -> None:
+    assert both.post(POST, content=good(1)).status_code == 201
+    with running(both).database.transaction() as connection:
+        for table in reversed(METADATA.sorted_tables):
+            connection.execute(delete(table))
+    running(both).registry.look()
+    assert both.post(POST, content=good(1)).json()["version"] == two[1].stem  # the newest, as of a new category
+    assert both.post(f"{PLATE}/activate", json={"version": two[0].stem}).status_code == 200
+    assert both.post(POST, content=good(1)).json()["version"] == two[0].stem
+    assert both.get("/v2/health/ready").status_code == 200
+
+
+def test_a_version_that_a_restored_database_does_not_know_can_be_activated(
+    both: TestClient, two: list[Path], good: Picture
+) -> None:
+    with running(both).database.transaction() as connection:
+        connection.execute(delete(ARTIFACTS).where(ARTIFACTS.c.version == two[1].stem))
+    assert both.post(f"{PLATE}/activate", json={"version": two[1].stem}).status_code == 200
+    assert both.post(POST, content=good(1)).json()["version"] == two[1].stem
+
+
+def test_an_unreadable_manifest_of_the_past_fails_nothing_else(
+    both: TestClient, settings: Settings, two: list[Path], good: Picture
+) -> None:
+    part = both.post(POST, content=good(1)).json()
+    (settings.artifacts / "plate" / two[0].name).unlink()
+    with running(both).database.transaction() as connection:
+        connection.execute(update(ARTIFACTS).values(manifest='{"format":1}'))
+    with TestClient(create_app(settings)) as again:
+        (item,) = again.get("/v1/statistics").json()["items"]
+        assert (item["inspected"], item["drift"]) == (1, None)
+        drawn = {style: again.get(part["links"]["self"] + "/heatmap?style=" + style) for style in ("heat", "raw")}
+        assert (drawn["heat"].status_code, drawn["raw"].status_code) == (410, 200)
+        assert drawn["heat"].json()["type"] == "urn:jigsight:problem:manifest-unreadable"
+        for shown in (again.get(PLATE).json(), *again.get("/v1/categories").json()["categories"]):
+            assert (shown["kind"], shown["threshold"]) == (None, None)
+            assert "does not read" in shown["problem"]
+        assert again.post(POST, content=good(1)).status_code == 503
+        assert again.get("/metrics").status_code == 200
+        assert again.get("/v2/models/plate").status_code == 200
+        assert again.post(f"{PLATE}/activate", json={"version": two[1].stem}).status_code == 200
+        assert again.post(POST, content=good(1)).json()["version"] == two[1].stem
+        assert again.get(PLATE).json()["kind"] == "texture"
+
+
+def test_a_misspelled_parameter_of_the_list_is_refused(both: TestClient) -> None:
+    assert both.get("/v1/categories", params={"categroy": "plate"}).status_code == 422

@@ -1,13 +1,16 @@
 """Activation, rolling back and thresholds: what is stored, what is refused, what stays as it was."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from service.errors import NothingToRollBack, UnknownCategory, UnknownVersion, VersionRefused
+from models.artifact import Artifact, load
+from service.errors import NothingToRollBack, OtherVersionActive, UnknownCategory, UnknownVersion, VersionRefused
 from service.registry import changes
+from service.registry import memory as memory_module
 from service.registry.changes import Author, steps
 from service.registry.registry import Registry
 from service.storage.artifacts import Artifacts
@@ -147,3 +150,40 @@ def test_a_threshold_belongs_to_its_version(registry: Registry, author: Author, 
     assert registry.threshold("plate", b) is None
     assert registry.threshold("plate", a) == 3.25  # parts that were taken on before
     assert changes.roll_back(registry, "plate", author=author).threshold is not None
+
+
+def test_nothing_else_changes_while_a_version_is_being_activated(
+    registry: Registry, author: Author, library: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def another() -> None:
+        free.append(registry.changing.acquire(blocking=False))
+
+    def watched(path: Path) -> Artifact:
+        thread = threading.Thread(target=another)
+        thread.start()
+        thread.join()
+        return load(path)
+
+    monkeypatch.setattr(memory_module, "load", watched)
+    changes.activate(registry, "plate", library["b"].stem, author=author)
+    assert free == [False]
+
+
+def test_a_threshold_is_for_what_another_process_has_activated(
+    registry: Registry, author: Author, library: dict[str, Path], serve: Serve
+) -> None:
+    a, b, c = (library[name].stem for name in "abc")
+    there = serve()
+    changes.activate(there, "plate", b, author=author)
+    with pytest.raises(OtherVersionActive, match=b):
+        changes.set_threshold(registry, "plate", 3.25, version=a, author=author)
+    entry, calibration = changes.set_threshold(registry, "plate", 3.25, version=b, author=author)
+    assert (entry.version, registry.threshold("plate", b), registry.threshold("plate", a)) == (b, 3.25, None)
+    assert calibration is registry.artifact("plate").calibration
+    changes.activate(there, "plate", c, author=author)
+    assert changes.set_false_reject_rate(registry, "plate", 0.2, author=author).version == c
+    changes.activate(there, "plate", b, author=author)
+    reset = changes.reset_threshold(registry, "plate", author=author)
+    assert (reset.version, registry.threshold("plate", b)) == (b, None)

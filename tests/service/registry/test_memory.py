@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import torch
 
 from models import artifact as module
 from models.artifact import Artifact, load
+from models.detector import Detector
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.images import decode
 from service.registry import memory as memory_module
-from service.registry.memory import Memory
+from service.registry.memory import Memory, NoRoom
 from service.registry.scan import Folder, Sound
 from service.runs import detect
 
@@ -160,3 +162,33 @@ def test_backbones_are_shared_on_the_gpu(files: dict[str, Sound], good: Picture)
     assert ring.detector.backbone is plate.detector.backbone
     assert {tensor.device.type for tensor in ring.detector.state_dict().values()} == {"cuda"}
     assert score(ring, good(1)) == pytest.approx(score(load(files["ring"].path), good(1)), rel=1e-3)
+
+
+def test_without_sacrifices_nobody_goes(files: dict[str, Sound]) -> None:
+    memory = Memory(CPU, budget=size(files["a"]) + 1000)
+    memory.load(files["a"], sacrifices=0)
+    with pytest.raises(NoRoom, match="budget"):
+        memory.load(files["b"], sacrifices=0)
+    assert list(memory.sizes) == [key(files["a"])]
+    memory.load(files["ring"], sacrifices=1)
+    assert key(files["ring"]) in memory.sizes
+
+
+def test_who_cannot_be_moved_takes_nobodys_place(files: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(CPU, budget=size(files["a"]) + 1000)
+    memory.load(files["a"])
+
+    real, moves = module._move, count(1)
+
+    def broken(detector: Detector, place: torch.device) -> Detector:
+        if next(moves) == 1:  # out of the file
+            return real(detector, place)
+        raise ArtifactError("it cannot be put there.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_move", broken)
+        with pytest.raises(ArtifactError):
+            memory.load(files["b"])
+    assert list(memory.sizes) == [key(files["a"])]
+    memory.load(files["b"])
+    assert list(memory.sizes) == [key(files["b"])]

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, update
 
 from models import artifact as module
 from models.errors import ArtifactTooLarge
 from service.errors import ArtifactUnavailable, UnknownCategory
-from service.registry import changes
+from service.registry import changes, scan
 from service.registry.changes import Author
 from service.registry.registry import Registry, open_registry
 from service.storage.artifacts import Artifacts
 from service.storage.audit import Change
 from service.storage.database import Database
+from service.storage.tables import ARTIFACTS
 
 Put = Callable[..., Path]
 Serve = Callable[[], Registry]
@@ -226,3 +227,70 @@ def spoil(path: Path, fate: str) -> None:
             file.write(b"\xff" * path.stat().st_size)
     else:
         os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_manifest_that_cannot_be_read_is_its_categorys_problem_alone(
+    put: Put, serve: Serve, database: Database, author: Author
+) -> None:
+    path = put("a")
+    put("ring")
+    serve()
+    path.unlink()
+    with database.transaction() as connection:
+        of_it = ARTIFACTS.c.version == path.stem
+        connection.execute(update(ARTIFACTS).where(of_it).values(manifest='{"format":1}'))
+    registry = serve()
+    assert registry.entry("plate").manifest is None
+    assert "does not read" in str(registry.problem("plate"))
+    for judge in (
+        lambda: registry.artifact("plate"),
+        lambda: changes.set_threshold(registry, "plate", 1.0, author=author),
+        lambda: changes.reset_threshold(registry, "plate", author=author),
+    ):
+        with pytest.raises(ArtifactUnavailable):
+            judge()
+    assert registry.artifact("ring").manifest.category == "ring"
+    put("a")
+    registry.look()
+    assert registry.problem("plate") is None
+    assert registry.artifact("plate").version == path.stem
+
+
+def test_a_look_that_fails_is_an_ailment_until_one_succeeds(
+    put: Put, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a")
+    registry = serve()
+    put("ring")
+
+    def fail(_: Path) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "verify", fail)
+        with pytest.raises(RuntimeError):
+            registry.look()
+        assert len(registry.ailments()) == 1
+        assert registry.loaded("plate") is not None
+    registry.look()
+    assert registry.ailments() == []
+
+
+def test_a_failed_one_for_which_the_budget_has_no_room_is_loaded_when_it_is_used(
+    put: Put, serve: Serve, folder: Path, store: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a", "ring")
+    serve()
+    registry = open_registry(folder, device=torch.device("cpu"), artifacts=store, budget=1)
+
+    def full(*_: object) -> None:
+        raise ArtifactTooLarge("it does not fit on cuda.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_move", full)
+        with pytest.raises(ArtifactUnavailable):
+            registry.artifact("plate")
+    ring = registry.artifact("ring")
+    registry.look()
+    assert registry.loaded("ring") is ring
+    assert registry.artifact("plate").manifest.category == "plate"

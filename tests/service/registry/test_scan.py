@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from models import artifact
+from models.artifact import verify
 from models.errors import ArtifactError
+from models.manifest import Manifest
+from service.registry import scan
 from service.registry.scan import Folder
 
 Put = Callable[..., Path]
@@ -107,3 +111,49 @@ def test_a_missing_folder_is_said_and_may_come(folder: Path, put: Put) -> None:
     assert (refusal.file, "jigsight train" in refusal.reason) == (".", True)
     put("a")
     assert looking.look().refused == ()
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    put: Put, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a")
+    looking = Folder(folder)
+
+    def read(file: Path) -> Manifest:
+        manifest = verify(file)
+        os.truncate(file, 1000)
+        return manifest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "verify", read)
+        looking.look()
+    assert looking.look().sound == {}
+
+
+@pytest.mark.parametrize("lack", [PermissionError(13, "Permission denied"), OSError(24, "Too many"), MemoryError()])
+def test_a_refusal_for_what_is_no_fault_of_the_file_is_not_kept(
+    put: Put, folder: Path, monkeypatch: pytest.MonkeyPatch, lack: Exception
+) -> None:
+    put("a")
+    looking = Folder(folder)
+
+    def fail(*_: object) -> None:
+        raise lack
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "open_tensors", fail)
+        patch.setattr(scan, "_SETTLED_NS", 0)  # as if it had lain there for long
+        found = looking.look()
+        assert (found.sound, len(found.refused)) == ({}, 1)
+    assert looking.look().sound["plate"]
+
+
+def test_a_change_that_hides_its_time_is_noticed(put: Put, folder: Path) -> None:
+    path = put("a")
+    looking = Folder(folder)
+    assert looking.look().sound
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 100)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert looking.look().sound == {}
