@@ -14,7 +14,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = ("--size", "256", "--image-size", "64")
-MINUTES = float(os.environ.get("JIGSIGHT_SOAK_MINUTES", "1"))
+MINUTES = float(os.environ.get("JIGSIGHT_SOAK_MINUTES", "0.5"))
 # MB: what a process may still need to settle after the warm-up, however short the run.
 SETTLING = 15.0
 
