@@ -140,4 +140,4 @@ def _number_inspections() -> None:
 
 def downgrade() -> None:
     """There is no way back: what the new tables hold has no place in the old ones."""
-    raise NotImplementedError("restore the backup that was made before the upgrade")
+    raise RuntimeError("This step has no way back: restore the backup that was made before the upgrade.")
