@@ -183,8 +183,9 @@ def test_categories_that_cannot_be(address: str, name: str) -> None:
         f"GET /v2/models/{name}",
         f"PUT /v1/categories/{name}/threshold",
     ):
-        head = f"{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        answered = answer(address, f"{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        body = '{"value": 3}'
+        head = f"{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        answered = answer(address, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         assert answered.startswith(b"HTTP/1.1 404 ")
         assert b"\r\nx-evil" not in answered.lower()
 

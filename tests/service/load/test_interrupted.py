@@ -10,7 +10,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-COMMAND = "import typer; from service import load_command as c; app = typer.Typer(); c.register(app); app()"
+# Whoever runs the tests in the background may ignore SIGINT, and so would the command.
+COMMAND = (
+    "import signal, typer; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from service import load_command as c; app = typer.Typer(); c.register(app); app()"
+)
 
 
 def test_what_was_measured_is_printed(
@@ -31,10 +35,13 @@ def test_what_was_measured_is_printed(
     with answering(judge) as address:
         arguments = [address, "--category", "plate", "--images", str(picture), "--rate", "50", "--seconds", "600"]
         command = [sys.executable, "-c", COMMAND, *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert enough.wait(60)
-        process.send_signal(signal.SIGINT)
-        said, complaint = process.communicate(timeout=30)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert enough.wait(60)
+                process.send_signal(signal.SIGINT)
+                said, complaint = process.communicate(timeout=30)
+            finally:
+                process.kill()
     assert process.returncode == 130, complaint
     assert "50/s planned" in said
     assert "Traceback" not in complaint
