@@ -6,6 +6,7 @@ import torch
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from service.readiness import ailments
 from service.registry.registry import Registry
 from service.retention import Stats
 from service.state import Service
@@ -22,9 +23,8 @@ def at_the_moment(service: Service) -> Iterator[Metric]:
     yield _device_memory(service.device)
     yield from _artifacts(service.registry)
     yield from _pictures(service.retention.stats)
-    running = service.engine.alive and service.writer.alive and not service.phase.stopping
-    ready = running and not service.registry.ailments()
-    yield GaugeMetricFamily("jigsight_ready", "Whether parts can be judged, but for the database", value=float(ready))
+    ready = float(not ailments(service))
+    yield GaugeMetricFamily("jigsight_ready", "Whether parts can be judged, but for the database", value=ready)
 
 
 def _device_memory(device: torch.device) -> Metric:

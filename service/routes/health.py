@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import disk
 from service.errors import EngineStopped, NotReady, StoreUnavailable
 from service.problems import documented
+from service.readiness import ailments
 from service.schemas.health import Live, Ready
 from service.state import Running, Service
 
@@ -33,14 +34,7 @@ async def ready(service: Running) -> Ready:
 
 
 def _reasons(service: Service) -> list[str]:
-    reasons = service.registry.ailments()
-    if service.phase.stopping:
-        reasons.append("the service is stopping")
-    reasons += [
-        f"the {name} takes no parts"
-        for name, worker in (("engine", service.engine), ("writer", service.writer))
-        if not worker.alive
-    ]
+    reasons = ailments(service)
     try:
         service.database.ping()
     except (StoreUnavailable, SQLAlchemyError):  # tables that are missing, rights that were taken away
