@@ -25,7 +25,8 @@ from models.detector import Detector, build_detector
 from models.durable import sync
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.manifest import FORMAT, Manifest
-from models.precision import stored_dtype
+from models.precision import Precision, pick_precision, stored_dtype
+from models.runner import Runner, runner_for
 from models.soundness import check_constants, check_finite, check_ignored, check_threshold
 from models.tensor_file import COPY, DTYPES, Place, open_tensors, without_duplicates
 from models.verdict import Judgement, judge
@@ -40,7 +41,10 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Artifact:
-    """A loaded artifact: a detector in eval mode on `device`, and what it takes to judge with it."""
+    """A loaded artifact: a detector in eval mode on `device`, and what it takes to judge with it. `runner` runs it.
+
+    As `load` gives it, it can also be trained further; as `ready` does, it is much faster.
+    """
 
     path: Path
     version: str
@@ -48,6 +52,7 @@ class Artifact:
     detector: Detector
     calibration: Calibration
     device: torch.device
+    runner: Runner
 
     def judge(
         self, score: float, score_map: NDArray[np.float32], *, size: tuple[int, int], threshold: float | None = None
@@ -66,13 +71,17 @@ class Artifact:
             pixel_threshold=self.manifest.threshold.pixel,
         )
 
-    def to(self, device: torch.device | str) -> "Artifact":
-        """The same on another device; this one must not be used any more. Raises ArtifactError."""
+    def ready(self, device: torch.device | str, *, precision: Precision = "auto") -> "Artifact":
+        """The same, ready to judge on a device. It shares memory with this one, which should not be held any more.
+
+        Raises ArtifactError or DeviceError.
+        """
         try:
             place = torch.device(device)
-            return replace(self, detector=_move(self.detector, place), device=place)
+            detector = _move(self.detector, place, precision)
         except _FAULTS as error:
             raise _refusal(self.path, error) from error
+        return replace(self, detector=detector, device=place, runner=runner_for(detector, place))
 
 
 def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path) -> Path:
@@ -102,15 +111,11 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
     return path
 
 
-def load(path: Path, *, device: torch.device | str = "cpu") -> Artifact:
-    """Read and verify an artifact. Raises ArtifactError, naming the file and what is wrong with it.
+def load(path: Path) -> Artifact:
+    """Read and verify an artifact, in float32 on the CPU. Raises ArtifactError, naming the file and what is wrong.
 
     It takes as much memory as its tensors, and once more the largest of them. ArtifactTooLarge if that is not there.
     """
-    return _read(path).to(device)
-
-
-def _read(path: Path) -> Artifact:
     try:
         with open_tensors(path) as file:
             manifest = _read_manifest(file.metadata)
@@ -125,13 +130,15 @@ def _read(path: Path) -> Artifact:
         detector.check()
     except _FAULTS as error:
         raise _refusal(path, error) from error
+    cpu = torch.device("cpu")
     return Artifact(
         path=path,
         version=version,
         manifest=manifest,
         detector=detector,
         calibration=calibration,
-        device=torch.device("cpu"),
+        device=cpu,
+        runner=runner_for(detector, cpu),
     )
 
 
@@ -225,9 +232,9 @@ def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:
     return detector.eval().requires_grad_(False)
 
 
-def _move(detector: Detector, place: torch.device) -> Detector:
+def _move(detector: Detector, place: torch.device, precision: Precision) -> Detector:
     try:
-        return detector.to(place)
+        return detector.for_scoring(place, pick_precision(precision, place))
     except torch.OutOfMemoryError as error:
         need = sum(tensor.nbytes for tensor in detector.state_dict().values()) / 1e6
         raise ArtifactTooLarge(

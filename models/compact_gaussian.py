@@ -8,8 +8,12 @@ once for all positions by W = (S̄ + εI)^-½ it is λI plus something of low ra
 
 exactly if no eigenpair with s_j > 0 is left out (docs/method.md). Centring and whitening are linear, as upsampling
 is, so both are done on each level's own grid. The factors s_j/(s_j + λ) are kept as lengths of the directions.
+
+W may be turned: M does not change. A fit turns it upper triangular, so that the first level, whose grid is by far the
+finest, fills c_1 of z's dimensions, and the second c_1 + c_2: a third of the products, and of what is upsampled.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -24,7 +28,7 @@ from models.pooling import pooled
 
 Pooling = Literal[1, 3, 5, 7]
 
-_BLOCK = 2**21  # floats of directions in float32 at a time: 8 MB
+_BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
 _ROUNDING = 1e-2  # what half precision can add to a direction's length, generously
 
 
@@ -44,19 +48,31 @@ class CompactGaussianConfig(BaseModel):
 
 
 def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
-    """M of whitened features z (p, b, k) under each position's directions (p, k, r): (p, b), unsquared.
+    """M of whitened features z (p, b, k) under each position's directions (p, k, r): (p, b), unsquared, float32 or z's type.
 
     Directions have the length sqrt(s/(s + λ)) < 1, and `corrections` (p, r) multiply their squared lengths: what half
-    precision took from them, of which s/λ times as much would end up in M². Computed in z's precision, a block of
-    positions at a time.
+    precision took from them, of which s/λ times as much would end up in M². Products are in z's precision: one batched
+    product where the directions have it too, else a block of positions at a time.
     """
+    along = torch.bmm(z, directions) if z.dtype == directions.dtype else _in_blocks(z, directions)  # (p, b, r)
+    wide = torch.promote_types(z.dtype, torch.float32)
+    explained = torch.bmm(along.to(wide).square(), corrections.to(wide).unsqueeze(2)).squeeze(2)
+    # In blocks, because each is turned into float32 first, and should not leave the cache for that.
+    blocks = z.split(max(1, _BLOCK // z[0].numel()))
+    length = torch.cat([torch.linalg.vector_norm(some, dim=2, dtype=wide) for some in blocks])
+    return ((length.square() - explained).clamp_min(0) / shrinkage).sqrt()
+
+
+def _in_blocks(z: Tensor, directions: Tensor) -> Tensor:
     step = max(1, _BLOCK // (directions.shape[1] * directions.shape[2]))
-    explained = []
-    for start in range(0, len(z), step):
-        part = slice(start, start + step)
-        along = torch.bmm(z[part], directions[part].to(z.dtype))  # (p, b, r)
-        explained.append((along.square() * corrections[part].unsqueeze(1)).sum(2))
-    return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
+    blocks = zip(z.split(step), directions.split(step), strict=True)
+    return torch.cat([torch.bmm(some, stored.to(z.dtype)) for some, stored in blocks])
+
+
+def _rows(whitening: Tensor) -> int:
+    """Up to which row a whitening (k, c) holds anything."""
+    used = whitening.any(dim=1).nonzero()
+    return int(used[-1]) + 1 if len(used) else 0
 
 
 class CompactGaussian(nn.Module):
@@ -85,6 +101,7 @@ class CompactGaussian(nn.Module):
         self.config = config
         self.channels = tuple(channels)
         self.grid = (grids[0][0], grids[0][1])
+        self.dtype = torch.float32  # of the products
         for level, (c, (h, w)) in enumerate(zip(channels, grids, strict=True), start=1):
             self.register_buffer(f"mean{level}", torch.zeros(c, h, w))
             self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
@@ -102,24 +119,49 @@ class CompactGaussian(nn.Module):
         """The whitening of the three levels."""
         return self.whitening1, self.whitening2, self.whitening3
 
+    def compute_in(self, dtype: torch.dtype) -> "CompactGaussian":
+        """The same on its device, for scoring alone: products in `dtype`, and none with what is zero."""
+        ready = copy.deepcopy(self, {id(buffer): buffer for buffer in self.buffers()})  # which are shared
+        ready.dtype = dtype
+        for level, (mean, whitening, rows) in enumerate(
+            zip(self.means, self.whitenings, map(_rows, self.whitenings), strict=True), start=1
+        ):
+            filled = self.config.dimensions if level == len(self.channels) else rows
+            setattr(ready, f"whitening{level}", whitening[:filled].to(dtype))
+            setattr(ready, f"mean{level}", mean.permute(1, 2, 0).contiguous().permute(2, 0, 1))  # as levels lie
+        if dtype != torch.float32:  # that would be twice the memory: it takes them block by block
+            # A direction's numbers side by side: bfloat16 products of several pictures take two thirds of the time.
+            ready.directions = self.directions.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
+        return ready
+
     def whiten(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels (b, c_l, h_l, w_l) -> z (b, p, k): centred, whitened on their own grids, upsampled and added."""
+        """Levels (b, c_l, h_l, w_l) -> z (p, b, k): centred, whitened on their own grids, upsampled and added.
+
+        The coarsest level comes first: it fills all k dimensions, a finer one those that its whitening has.
+        """
         if levels[0].shape[-2:] != self.grid:
             raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
-        total: Tensor | None = None
         near = pooled(levels, self.config.pooling)
-        for level, mean, whitening in zip(near, self.means, self.whitenings, strict=True):
-            part = F.conv2d(level.float() - mean, whitening[:, :, None, None])  # (b, k, h_l, w_l)
-            if part.shape[-2:] != self.grid:
-                part = F.interpolate(part, size=list(self.grid), mode="bilinear", align_corners=False)
-            total = part if total is None else total + part
-        assert total is not None, "there are three levels"
-        return total.flatten(2).transpose(1, 2)
+        parts = [self._part(*each) for each in zip(near, self.means, self.whitenings, strict=True)]
+        z = parts[-1]
+        for part in reversed(parts[:-1]):
+            z[..., : part.shape[-1]] += part
+        return z.flatten(0, 1)
+
+    def _part(self, level: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+        """A level's share of z, (h, w, b, k'). Positions come first, so that nothing large is ever turned round."""
+        centred = (level.float() - mean).permute(2, 3, 0, 1).contiguous()  # (h_l, w_l, b, c_l)
+        part = F.linear(centred.to(self.dtype), whitening)
+        if part.shape[:2] == self.grid:
+            return part
+        height, width, b, k = part.shape
+        image = part.view(1, height, width, b * k).permute(0, 3, 1, 2)  # one, with b * k channels, which lie last
+        fine = F.interpolate(image, size=list(self.grid), mode="bilinear", align_corners=False)
+        return fine.permute(0, 2, 3, 1).reshape(*self.grid, b, k)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
-        z = self.whiten(levels).transpose(0, 1)  # (p, b, k)
-        distances = residual(z, self.directions, self.corrections, shrinkage=self.config.shrinkage)  # (p, b)
+        distances = residual(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
         return distances.T.reshape(-1, *self.grid)
 
     def check(self) -> None:

@@ -3,7 +3,8 @@
 All sizes live in `DetectorConfig`; `build_detector` is the only place where submodules meet.
 """
 
-from typing import Annotated, Literal, NamedTuple, assert_never
+import copy
+from typing import Annotated, Literal, NamedTuple, TypeVar, assert_never
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,6 +15,8 @@ from models.backbone import Architecture, Backbone, Levels, build_backbone, chan
 from models.compact_gaussian import CompactGaussian, CompactGaussianConfig
 from models.coupled import Coupled, CoupledConfig
 from models.device import full_precision
+from models.folding import fits_bfloat16
+from models.fused_backbone import FusedBackbone
 from models.gaussian import DenseGaussian, DenseGaussianConfig
 from models.memory_bank import MemoryBank, MemoryBankConfig
 from models.mfcsam import AnyFusion, Fusion, ResidualFusion
@@ -79,7 +82,7 @@ class Detector(nn.Module):
         *,
         alignment: Alignment | None,
         preprocess: Preprocess,
-        backbone: Backbone,
+        backbone: Backbone | FusedBackbone,
         fusion: AnyFusion | None,
         scorer: Scorer,
         smoothing: Smoothing,
@@ -117,10 +120,41 @@ class Detector(nn.Module):
         levels, pose = self.levels(batch)
         return self.finish(self.scorer(levels), pose)
 
+    def for_scoring(self, device: torch.device, dtype: torch.dtype) -> "Detector":
+        """A detector on the CPU -> one on `device` that can do nothing but score, faster: fused, and partly in `dtype`.
+
+        In `dtype` are the backbone's activations, and the products of the compact Gaussian. bfloat16
+        becomes float32 where the backbone's weights have more digits, as those of artifacts from before 0.2 do.
+        """
+        backbone = self.backbone
+        if isinstance(backbone, Backbone):
+            if dtype == torch.bfloat16 and not fits_bfloat16(backbone):
+                dtype = torch.float32
+            backbone = FusedBackbone(backbone, dtype=dtype, device=device)
+        scorer = self.scorer.compute_in(backbone.dtype) if isinstance(self.scorer, CompactGaussian) else self.scorer
+        return Detector(
+            alignment=self.alignment,
+            preprocess=_moved(self.preprocess, device),
+            backbone=backbone,
+            fusion=None if self.fusion is None else _moved(self.fusion, device),
+            scorer=_moved(scorer, device),
+            smoothing=_moved(self.smoothing, device),
+        ).eval()
+
     def check(self) -> None:
         """Raise ArtifactError where the scorer or the smoothing would pass everything."""
         self.scorer.check()
         self.smoothing.check()
+
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def _moved(part: Part, device: torch.device) -> Part:
+    """A part of a detector, which is on the CPU, on `device`; a copy's buffers move one by one."""
+    if device.type == "cpu":
+        return part
+    return copy.deepcopy(part, {id(buffer): buffer for buffer in part.buffers()}).to(device)
 
 
 def finish(maps: Tensor, pose: Pose | None, *, alignment: Alignment | None, smoothing: Smoothing) -> Tensor:

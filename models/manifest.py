@@ -78,6 +78,7 @@ class Manifest(_Record):
     textures: str
     ignored: Sha256 | None = None
     refitted_from: str | None = None
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
     recipe: dict[str, Any]
     packages: dict[str, str]
 

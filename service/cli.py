@@ -109,7 +109,7 @@ def inspect(
     found = find_artifact(artifact)
     if found != artifact:
         typer.echo(f"Judging with {found}.", err=True)
-    loaded = load(found, device=pick_device(device))
+    loaded = load(found).ready(pick_device(device))
     threshold = None if false_reject_rate is None else _threshold(loaded, false_reject_rate)
     judged = findings(loaded, images, heatmaps=heatmaps, threshold=threshold)
     messages = Console(stderr=True)

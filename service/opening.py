@@ -104,7 +104,13 @@ def open_service(settings: Settings) -> Iterator[Service]:
 
 
 def _registry(settings: Settings, device: torch.device, artifacts: Artifacts, stack: ExitStack) -> Registry:
-    registry = open_registry(settings.artifacts, device=device, artifacts=artifacts, budget=settings.memory_budget)
+    registry = open_registry(
+        settings.artifacts,
+        device=device,
+        artifacts=artifacts,
+        budget=settings.memory_budget,
+        precision=settings.precision,
+    )
     if settings.preload:
         registry.preload()
     stack.enter_context(watching(registry.look, seconds=settings.scan_seconds))

@@ -43,12 +43,8 @@ class DeviceLost(RuntimeError):
 
 def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
     """Tiles (3, s, s) uint8 -> one reading each, in one forward pass on the artifact's device."""
-    with torch.inference_mode():
-        batch = torch.stack(list(tiles)).to(artifact.device)  # (b, 3, s, s)
-        scores, maps = artifact.detector(batch)
-        values: list[float] = scores.float().cpu().tolist()
-        grids: NDArray[np.float32] = maps.float().cpu().numpy()  # (b, h, w)
-    return [Reading(score=value, map=grid) for value, grid in zip(values, grids, strict=True)]
+    scores, maps = artifact.runner(tiles)
+    return [Reading(score=float(score), map=grid) for score, grid in zip(scores, maps, strict=True)]
 
 
 class Runs:

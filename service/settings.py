@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from models.device import Device
 from models.images import MAX_PIXELS
+from models.precision import Precision
 from service.errors import StartupError
 
 KeepImages = Literal["all", "rejects", "none"]
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 takes any free one")] = 8000
     device: Device = "auto"
+    precision: Annotated[Precision, Field(description="auto: half precision where it is native")] = "auto"
 
     preload: Annotated[bool, Field(description="load the active artifacts at start, not on first use")] = False
     memory_budget: Annotated[int | None, Field(ge=1, description="most bytes of loaded artifacts")] = None

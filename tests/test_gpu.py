@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -77,14 +78,13 @@ def test_trained_on_cuda_scores_alike_on_cuda_and_cpu(tmp_path: Path, scorer: st
     result = CliRunner().invoke(jigsight.app, [str(each) for each in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     artifact = Path(json.loads((tmp_path / "train.json").read_text())["artifact"])
-    on_cpu, on_cuda = load(artifact, device="cpu"), load(artifact, device="cuda")
+    on_cpu, on_cuda = (load(artifact).ready(device, precision="float32") for device in ("cpu", "cuda"))
     pictures = [decode(path.read_bytes()) for path in sorted((parts / "test").rglob("*.png"))]
-    tiles = torch.stack([on_cpu.detector.preprocess.resize(picture) for picture in pictures])
-    with torch.inference_mode():
-        expected, got = on_cpu.detector(tiles), on_cuda.detector(tiles.cuda())
+    tiles = [on_cpu.detector.preprocess.resize(picture) for picture in pictures]
+    expected, got = on_cpu.runner(tiles), on_cuda.runner(tiles)
     # float32 throughout (`full_precision`): what is left is the order of sums, amplified by the whitening.
     # TensorFloat-32 convolutions would differ by about a hundredth.
-    torch.testing.assert_close(got.score.cpu(), expected.score, rtol=1e-3, atol=0)
+    np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-3)
 
 
 def test_a_run_on_cuda_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -181,9 +180,8 @@ def _read(
         for start in range(0, len(samples), batch_size):
             batch = samples[start : start + batch_size]
             sizes, tiles, truths = zip(*pool.map(prepare, batch), strict=True)
-            with torch.inference_mode():
-                detection = artifact.detector(torch.stack(tiles).to(artifact.device))
-            scores, maps = detection.score.tolist(), detection.map.cpu().numpy()
+            found = artifact.runner(tiles)
+            scores, maps = found.scores.tolist(), found.maps
             for sample, size, truth, score, score_map in zip(batch, sizes, truths, scores, maps, strict=True):
                 try:
                     judgement = artifact.judge(score, score_map, size=size, threshold=threshold)

@@ -40,7 +40,7 @@ def evaluate_command(
     found = find_artifact(artifact)
     if found != artifact:
         console.print(f"Evaluating {found}.", markup=False, highlight=False, soft_wrap=True)
-    loaded = load(found, device=pick_device(device))
+    loaded = load(found).ready(pick_device(device))
     _warn_of_unattainable(loaded, false_reject_rate, console)
     samples = test_samples(data, category or loaded.manifest.category)
     if all(sample.is_good for sample in samples):

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from models.errors import RecipeError
+from models.precision import Precision
 from training.progress import Progress
 from training.recipe import Schedule
 
@@ -69,10 +70,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Devices:
-    """Where to train: `accelerator` "cpu" or "cuda", and how many devices of it."""
+    """Where to train: `accelerator` "cpu" or "cuda", and how many devices of it.
+
+    `precision` is that of the features that scorers are fitted to.
+    """
 
     accelerator: str = "cpu"
     count: int = 1
+    precision: Precision = "auto"
 
     def fabric(self) -> Fabric:
         """One process a device; float32 on the CPU, bfloat16 mixed precision on CUDA."""

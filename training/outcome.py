@@ -26,6 +26,8 @@ def conclude(
 
     `scores` (n,) are the good images' out of sample. A warning that is None is none.
     """
+    # A dtype's name is torch's own, less where it lives.
+    manifest = manifest.model_copy(update={"precision": str(workshop.dtype).removeprefix("torch.")})
     artifact = load(save(detector, manifest, scores, folder=artifacts))  # prove that what will be served can be read
     shutil.rmtree(workshop.folder)
     return TrainingResult(

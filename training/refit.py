@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.artifact import Artifact, load
+from models.backbone import Backbone
 from models.detector import DetectorConfig
 from models.errors import ArtifactError, DatasetError, RecipeError
 from models.manifest import DatasetRecord
@@ -52,6 +53,7 @@ def refit_category(
     )
     images = Pictures(paths, workshop.folder, progress).read(old.preprocess)
     config = _config(artifact, workshop, len(paths))
+    assert isinstance(old.backbone, Backbone), "an artifact that was not made ready can be assembled anew"
     detector = workshop.assemble(config, old.backbone, old.fusion)
     detector.smoothing.load_state_dict(old.smoothing.state_dict())
     with alone_in(workshop.folder):

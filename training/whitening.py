@@ -90,5 +90,7 @@ def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tens
         )
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, d), *range(faint - 1, -1, -1)][:dimensions]
-    kept: Tensor = (vectors * values.rsqrt())[:, order]
-    return kept.float()
+    kept: Tensor = (vectors * values.rsqrt())[:, order]  # (d, k)
+    # Turned, which changes no distance, so that W is upper triangular: products with zeros need not be made.
+    triangular: Tensor = torch.linalg.qr(kept.T, mode="r").R
+    return triangular.triu().T.float()

@@ -27,7 +27,7 @@ from models.detector import (
 from models.ignored import kept_positions
 from models.manifest import ThresholdRecord
 from models.mfcsam import AnyFusion
-from models.precision import round_to_stored
+from models.precision import pick_precision, round_to_stored
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 from models.weights import fingerprint
@@ -67,6 +67,11 @@ class Workshop:
     def device(self) -> torch.device:
         """Where features are extracted and candidates judged."""
         return torch.device(self.devices.accelerator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What features are extracted in."""
+        return pick_precision(self.devices.precision, self.device)
 
     @property
     def keep(self) -> Tensor | None:
@@ -165,11 +170,9 @@ class Workshop:
         return self.fitter.fit(detector.scorer, features, folds=folds), pose
 
     def _extract(self, detector: Detector, batches: Iterable[Tensor], count: int) -> tuple[Features, Pose | None]:
-        """The features of pictures; `detector` is on the CPU before and after."""
-        detector.to(self.device)
-        found = extract(detector, batches, count=count, folder=self.folder, device=self.device, progress=self.progress)
-        detector.cpu()
-        return found
+        """The features of pictures, as `detector`, which is on the CPU, will see them in production."""
+        seer = detector.for_scoring(self.device, self.dtype)
+        return extract(seer, batches, count=count, folder=self.folder, device=self.device, progress=self.progress)
 
     def candidates(
         self,

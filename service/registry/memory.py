@@ -18,6 +18,8 @@ from torch import nn
 from models.artifact import Artifact, load
 from models.backbone import Backbone
 from models.errors import ArtifactTooLarge
+from models.fused_backbone import FusedBackbone
+from models.precision import Precision
 from models.weights import fingerprint
 from service.registry.scan import Sound
 
@@ -37,16 +39,22 @@ class _Loaded:
     backbone_bytes: int
     own_bytes: int  # of all that is not the backbone
 
+    @classmethod
+    def of(cls, artifact: Artifact, backbone: str) -> "_Loaded":
+        backbone_bytes = _bytes(artifact.detector.backbone)
+        return cls(artifact, backbone, backbone_bytes, _bytes(artifact.detector) - backbone_bytes)
+
 
 class Memory:
     """Loaded artifacts on one device. `budget` is in bytes of tensors; None: no limit. Safe in any thread."""
 
-    def __init__(self, device: torch.device, *, budget: int | None) -> None:
+    def __init__(self, device: torch.device, *, budget: int | None, precision: Precision = "auto") -> None:
         self.device = device
+        self.precision = precision
         self.budget = budget
         self._loaded: OrderedDict[Key, _Loaded] = OrderedDict()  # last used last
         self._coming: dict[Key, Future[Artifact]] = {}
-        self._backbones: WeakValueDictionary[str, Backbone] = WeakValueDictionary()
+        self._backbones: WeakValueDictionary[str, Backbone | FusedBackbone] = WeakValueDictionary()
         self._lock = threading.Lock()  # never held for long: the event loop waits for it
         self._door = threading.Lock()  # held while an artifact is loaded
 
@@ -126,26 +134,23 @@ class Memory:
         artifact = load(file.path)
         detector = artifact.detector
         digest = fingerprint(detector.backbone.state_dict())
-        backbone_bytes = _bytes(detector.backbone)
-        own_bytes = _bytes(detector) - backbone_bytes
+        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, never larger
         shared = self._backbones.get(digest)
-        if shared is not None:  # it is in use: moving the detector must not touch it, even to leave it in place
-            detector.backbone = Backbone({}, detector.backbone.ends)
-        loaded = _Loaded(artifact, digest, backbone_bytes, own_bytes)
-        if sacrifices == 0:
-            self._check_room(loaded)
-        try:
-            artifact = artifact.to(self.device)
-        except ArtifactTooLarge:
-            if sacrifices > 0:
-                self._make_room(loaded)
-            raise
-        self._make_room(loaded)
         if shared is not None:
             detector.backbone = shared
-        self._backbones[digest] = detector.backbone
+        if sacrifices == 0:
+            self._check_room(as_read)
+        try:
+            artifact = artifact.ready(self.device, precision=self.precision)
+        except ArtifactTooLarge:
+            if sacrifices > 0:
+                self._make_room(as_read)
+            raise
+        loaded = _Loaded.of(artifact, digest)
+        self._make_room(loaded)
+        self._backbones[digest] = artifact.detector.backbone
         with self._lock:
-            self._loaded[key] = _Loaded(artifact, digest, backbone_bytes, own_bytes)
+            self._loaded[key] = loaded
         logger.info("loaded %s on %s", file.path, self.device)
         return artifact
 
@@ -187,4 +192,4 @@ def _total(loaded: Collection[_Loaded]) -> int:
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))

@@ -16,6 +16,7 @@ import torch
 
 from models.artifact import Artifact
 from models.errors import ArtifactError, ArtifactTooLarge
+from models.precision import Precision
 from service.errors import ArtifactUnavailable, StoreUnavailable
 from service.registry.manifests import Manifests
 from service.registry.memory import Key, Memory, NoRoom
@@ -238,9 +239,17 @@ class Registry:
                 self._failed(file, error)
 
 
-def open_registry(folder: Path, *, device: torch.device, artifacts: Artifacts, budget: int | None = None) -> Registry:
+def open_registry(
+    folder: Path,
+    *,
+    device: torch.device,
+    artifacts: Artifacts,
+    budget: int | None = None,
+    precision: Precision = "auto",
+) -> Registry:
     """Look through a folder and the database. `budget` is in bytes of loaded tensors. Raises StoreUnavailable."""
-    registry = Registry(folder, memory=Memory(device, budget=budget), artifacts=artifacts)
+    memory = Memory(device, budget=budget, precision=precision)
+    registry = Registry(folder, memory=memory, artifacts=artifacts)
     registry.refresh()
     return registry
 

@@ -243,17 +243,17 @@ def test_an_unfitted_detector_is_not_usable(artifact: Artifact, tmp_path: Path) 
 
 def test_a_device_that_is_not_there_is_named_with_the_file(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match=r"cannot be put on cuda:99 \(.+\)\. Use --device cpu") as caught:
-        load(artifact.path, device="cuda:99")
+        artifact.ready("cuda:99")
     assert str(caught.value).startswith(f"{artifact.path} is not used: ")
 
 
 def test_a_full_device_is_named_with_the_file_and_the_need(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_module: torch.nn.Module, _place: torch.device) -> torch.nn.Module:
+    def full(*_: object) -> Detector:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
-    monkeypatch.setattr(torch.nn.Module, "to", full)
+    monkeypatch.setattr(Detector, "for_scoring", full)
     with pytest.raises(ArtifactError, match=r"does not fit on cpu: it needs about 11 MB there\.") as caught:
-        load(artifact.path)
+        artifact.ready("cpu")
     assert str(caught.value).startswith(f"{artifact.path} is not used: ")
     assert "smaller scorer (--recipe small)" in str(caught.value)
 
@@ -264,14 +264,13 @@ def test_a_full_gpu_refuses_it(artifact: Artifact) -> None:
     torch.cuda.set_per_process_memory_fraction(1e-5)
     try:
         with pytest.raises(ArtifactError, match="does not fit on cuda"):
-            load(artifact.path, device="cuda")
+            artifact.ready("cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.mark.gpu
 def test_it_loads_onto_a_gpu(artifact: Artifact, batch: Tensor) -> None:
-    on_gpu = load(artifact.path, device="cuda")
-    with torch.inference_mode():
-        wanted, scores = artifact.detector(batch).score, on_gpu.detector(batch.cuda()).score.cpu()
-    assert torch.allclose(scores, wanted, rtol=1e-3)
+    on_gpu = load(artifact.path).ready("cuda", precision="float32")
+    wanted, scores = artifact.runner(list(batch)).scores, on_gpu.runner(list(batch)).scores
+    np.testing.assert_allclose(scores, wanted, rtol=1e-3)

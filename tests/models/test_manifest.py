@@ -42,6 +42,7 @@ DOCUMENT: dict[str, Any] = {
     "textures": "procedural",
     "ignored": "2" * 64,
     "refitted_from": "0123456789ab",
+    "precision": "bfloat16",
     "recipe": {"name": "default", "nested": {"größe": [1, 2.5, "ü"]}},
     "packages": {"torch": "2.15.0"},
 }
@@ -193,7 +194,7 @@ def test_a_scorer_that_cannot_be_is_refused(scorer: int, field: str, value: obje
         Manifest.model_validate(changed("detector.scorer", {**SCORERS[scorer], field: value}))
 
 
-OPTIONAL = ("format", "ignored", "refitted_from")
+OPTIONAL = ("format", "ignored", "refitted_from", "precision")
 
 
 @pytest.mark.parametrize("path", [key for key in DOCUMENT if key not in OPTIONAL] + ["threshold.false_reject_rate"])
@@ -228,7 +229,8 @@ def test_a_threshold_from_before_there_were_pixel_thresholds_is_read() -> None:
 
 
 def test_what_may_be_missing_is_nothing() -> None:
-    document = {key: value for key, value in DOCUMENT.items() if key not in ("ignored", "refitted_from")}
+    document = {key: value for key, value in DOCUMENT.items() if key not in ("ignored", "refitted_from", "precision")}
     manifest = Manifest.model_validate(document)
     assert manifest.ignored is None
     assert manifest.refitted_from is None
+    assert manifest.precision is None

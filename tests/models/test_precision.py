@@ -50,12 +50,15 @@ def test_rounding_changes_the_halved_weights_alone_and_by_little(detector: Detec
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     round_to_stored(detector)
     changed = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {name for name in before if stored_dtype(name, before[name]) != before[name].dtype}
-    assert len(changed) > 10
-    for name in changed:
+    assert all(name.startswith("backbone.") for name in changed)
+    halved = {name for name in before if stored_dtype(name, before[name]) != before[name].dtype}
+    assert len(halved) > 10
+    assert halved <= changed
+    for name in halved:
         after = detector.state_dict()[name]
-        assert after.dtype == torch.float32  # it computes in full precision
-        assert torch.allclose(after, before[name], rtol=2**-11, atol=2**-24)
+        assert after.dtype == torch.float32  # it can be trained further
+        assert torch.equal(after, after.half().bfloat16().float())
+        assert torch.allclose(after, before[name], rtol=2**-8, atol=2**-24)  # batch norms that scale by 1 alone
 
 
 def test_rounding_twice_is_rounding_once(detector: Detector) -> None:

@@ -55,7 +55,7 @@ def _measure_ours(request: CellRequest, progress: Progress) -> Cell:
     started = time.perf_counter()
     result = train_category(training, progress)
     seconds, peak, device_peak = time.perf_counter() - started, speed.peak_bytes(), speed.device_peak_bytes()
-    artifact = load(result.artifact, device=device)
+    artifact = load(result.artifact).ready(device)
     with progress.step("evaluating", len(samples)) as step:
         evaluation = evaluate(artifact, samples, progress=step.reach)
     pictures = [read_image(sample.path) for sample in samples[: speed.TIMED]]

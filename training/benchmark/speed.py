@@ -27,14 +27,11 @@ def median_milliseconds(work: Callable[[Rgb], object], pictures: Sequence[Rgb]) 
 
 def milliseconds(artifact: Artifact, pictures: Sequence[Rgb]) -> float:
     """Median time from a decoded picture to its score, one picture at a time."""
-    detector = artifact.detector
 
     def inspect(picture: Rgb) -> float:
-        tile = detector.preprocess.resize(picture).unsqueeze(0)
-        return float(detector(tile.to(artifact.device)).score)  # waits for the device
+        return float(artifact.runner([artifact.detector.preprocess.resize(picture)]).scores[0])
 
-    with torch.inference_mode():
-        return median_milliseconds(inspect, pictures)
+    return median_milliseconds(inspect, pictures)
 
 
 def peak_bytes() -> int:

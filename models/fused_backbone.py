@@ -1,0 +1,198 @@
+"""A backbone that is made to run and no longer to be trained: convolutions with what follows them in one kernel.
+
+Batch norm is folded in; bias, residual sum and ReLU are done while a convolution's output is still in the processor's
+cache. On CPUs the weights lie as oneDNN wants them, once and not at every call: that is what torch.compile's freezing
+comes to as well, without a compiler on the line's machine (benchmarks/runtimes.py compares). Elsewhere the same is
+written with torch's own layers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from models.backbone import Backbone, Levels
+from models.folding import folded
+
+_Size = list[int]
+# oneDNN's names for what follows a convolution, and their constants.
+_NAMES: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
+    None: ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+}
+
+
+class Convolution(nn.Module):
+    """Convolution, bias, a residual if one is given, then `activation`: None, nn.ReLU or nn.ReLU6.
+
+    `weight` (c', c/g, k, k), in a layout of its own on CPUs, and `bias` (c',).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        norm: nn.BatchNorm2d,
+        activation: type[nn.Module] | None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        weight, bias = folded(conv, norm)
+        self.geometry: tuple[_Size, _Size, _Size, int] = (
+            list(conv.stride),
+            [int(edge) for edge in conv.padding],
+            list(conv.dilation),
+            conv.groups,
+        )
+        self.activation = activation
+        self.packed = device.type == "cpu" and _onednn() is not None
+        placed = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", self._pack(placed) if self.packed else placed, persistent=False)
+        self.register_buffer("bias", bias.to(device, dtype), persistent=False)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(b, c, h, w) channels last -> (b, c', h', w'); `residual` has the output's shape."""
+        if self.packed:
+            return self._fused(x, residual)
+        stride, padding, dilation, groups = self.geometry
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        if residual is not None:
+            y += residual
+        if self.activation is nn.ReLU:
+            return F.relu_(y)
+        return F.relu6(y, inplace=True) if self.activation is nn.ReLU6 else y
+
+    def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        stride, padding, dilation, groups = self.geometry
+        onednn: Any = _onednn()
+        name, scalars = _NAMES[self.activation]
+        convolved: Tensor
+        if residual is None:
+            convolved = onednn(x, self.weight, self.bias, padding, stride, dilation, groups, name, scalars, "")
+        else:
+            last = None if name == "none" else name
+            convolved = onednn.binary(
+                x, residual, self.weight, self.bias, padding, stride, dilation, groups, "add", 1.0, last, scalars, ""
+            )
+        return convolved
+
+    def _pack(self, weight: Tensor) -> Tensor:
+        stride, padding, dilation, groups = self.geometry
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups)
+        return packed
+
+
+class _Residual(nn.Module):
+    """Convolutions in a row, and a shortcut around them that the last one adds to its output."""
+
+    def __init__(self, convolutions: Sequence[nn.Module], shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*convolutions[:-1])
+        self.last = convolutions[-1]
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.first(x), x if self.shortcut is None else self.shortcut(x))
+        return y
+
+
+class FusedBackbone(nn.Module):
+    """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
+
+    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last.
+    """
+
+    def __init__(self, backbone: Backbone, *, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.dtype = dtype
+        fuse = _Fusing(dtype, device)
+        self.levels = nn.ModuleList()
+        layers: list[nn.Module] = []
+        for name, layer in backbone.items():
+            layers.append(layer)
+            if name in backbone.ends:
+                self.levels.append(nn.Sequential(*fuse.row(layers)))
+                layers = []
+
+    def forward(self, x: Tensor) -> Levels:
+        """Run the levels one after the other."""
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        found = []
+        for level in self.levels:
+            x = level(x)
+            found.append(x.float())
+        x1, x2, x3 = found
+        return x1, x2, x3
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+
+class _Fusing:
+    """Turns torchvision's layers into fused ones."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._place: dict[str, Any] = {"dtype": dtype, "device": device}
+
+    def row(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
+        """Layers one after the other. Raises TypeError for one that is not known."""
+        flat = _flat(layers)
+        found: list[nn.Module] = []
+        for index, layer in enumerate(flat):
+            match layer:
+                case nn.Conv2d():
+                    found.append(self._convolution(flat, index))
+                case nn.BatchNorm2d() | nn.ReLU() | nn.ReLU6():
+                    if not found or not isinstance(found[-1], Convolution):
+                        raise TypeError(f"{type(layer).__name__} without a convolution before it")
+                case BasicBlock() | Bottleneck():
+                    found.append(self._resnet_block(layer))
+                case InvertedResidual():
+                    inner = self.row([layer.conv])
+                    found.append(_Residual(inner, None) if layer.use_res_connect else nn.Sequential(*inner))
+                case nn.MaxPool2d():
+                    found.append(layer)
+                case _:
+                    raise TypeError(f"it is not known how to fuse a {type(layer).__name__}")
+        return found
+
+    def _convolution(self, row: Sequence[nn.Module], index: int) -> Convolution:
+        conv, norm = row[index : index + 2]
+        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            raise TypeError("a convolution without a batch norm behind it")
+        after = row[index + 2] if index + 2 < len(row) else None
+        activation = type(after) if isinstance(after, nn.ReLU | nn.ReLU6) else None
+        return Convolution(conv, norm, activation, **self._place)
+
+    def _resnet_block(self, block: BasicBlock | Bottleneck) -> nn.Module:
+        row: list[nn.Module] = []
+        for number in range(1, 4 if isinstance(block, Bottleneck) else 3):
+            row += [getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), block.relu]
+        shortcut = None if block.downsample is None else nn.Sequential(*self.row([block.downsample]))
+        return _Residual(self.row(row), shortcut)
+
+
+def _flat(layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """The layers in sequences, nested ones too, in one row."""
+    flat: list[nn.Module] = []
+    for layer in layers:
+        flat += _flat(list(layer)) if isinstance(layer, nn.Sequential) else [layer]
+    return flat
+
+
+def _onednn() -> Any | None:
+    """The operator of torch that the fused kernels come from; None where torch was built without oneDNN."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
