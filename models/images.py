@@ -25,6 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
 from models.image_signature import signed_format
 from models.image_structure import check_exif, check_structure, is_lossless_jpeg
+from models.png_pixels import store_pixels
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
@@ -143,7 +144,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     _refuse_by_header(opened, name, max_pixels)
     if name == "PNG":
         opened.verify()  # the checksums: decoding alone looks at none, and not always at zlib's
-        opened = _PLUGINS[name](BytesIO(data))
+        opened = _PLUGINS[name](BytesIO(store_pixels(data)))
     elif name == "TIFF":
         _refuse_odd_tiff(opened)
     return opened

@@ -5,7 +5,7 @@ the cores of this run.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 _PER_THREAD = 2  # begun or done for each thread, so that none waits for whoever takes the results
 
 
-def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, batch: int = 1) -> Iterator[Result]:
+def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, batch: int = 1) -> Generator[Result]:
     """`work` of each item, in order; at most `batch` results, and two a thread, wait to be taken.
 
     What `work` raises is raised where its result would have been, and nothing after it is begun.
