@@ -6,7 +6,6 @@ handed on as it came: refusing is the decoder's.
 """
 
 import struct
-import zlib
 from typing import Final
 
 from isal import isal_zlib
@@ -16,6 +15,8 @@ MOST_BYTES: Final = 2**26
 
 _HEADER = struct.Struct(">IIBBxxB")  # width, height, depth, colour type, interlace
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_BLOCK = 0xFFFF
+_STORED = b"\x78\x01"  # how a stream begins: the same window, and that nothing was done to make it small
 _USUAL = b"\x78"  # deflate with a window of 32 kB: for smaller ones ISA-L has no limit to how far back a copy reaches
 
 
@@ -35,8 +36,19 @@ def store_pixels(data: bytes) -> bytes:
         return data
     if len(pixels) != size or not inflater.eof or inflater.unused_data:
         return data
-    stored = zlib.compress(pixels, level=0)
-    return b"".join((data[:begin], struct.pack(">I", len(stored)), b"IDAT", stored, bytes(4), data[end:]))
+    blocks = _blocks(pixels)
+    length = 2 + sum(map(len, blocks)) + 4
+    chunk = struct.pack(">I", length), b"IDAT", _STORED, *blocks, deflated[-4:], bytes(4)
+    return b"".join((data[:begin], *chunk, data[end:]))
+
+
+def _blocks(pixels: bytes) -> list[bytes | memoryview]:
+    """What deflate writes for bytes that it leaves as they are."""
+    view, blocks = memoryview(pixels), list[bytes | memoryview]()
+    for at in range(0, len(view), _BLOCK):
+        block = view[at : at + _BLOCK]
+        blocks += (struct.pack("<BHH", at + _BLOCK >= len(view), len(block), len(block) ^ 0xFFFF), block)
+    return blocks
 
 
 def _stream_bytes(data: bytes) -> int:
