@@ -20,7 +20,7 @@ from training.alignments import ANY, alignments, label
 from training.choose import Candidate, ValidationSet, hold_out, make_validation_set
 from training.datasets import test_samples, training_images
 from training.loop import Devices
-from training.picture_files import read_image, read_mask
+from training.picture_files import read_mask, read_taken
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import read_recipe
@@ -44,7 +44,7 @@ def real_set(data: Path, category: str, preprocess: Preprocess) -> ValidationSet
     """The test pictures in the place of synthetic ones."""
     tiles, masks = [], []
     for sample in test_samples(data, category):
-        tile = preprocess.resize(read_image(sample.path))
+        tile = read_taken(sample.path, preprocess).tile
         tiles.append(tile)
         nothing = np.zeros(tile.shape[1:], np.bool_)
         masks.append(preprocess.resize_mask(read_mask(sample.mask)).numpy() if sample.mask else nothing)

@@ -20,7 +20,7 @@ from training import fit_gaussian
 from training.datasets import test_samples, training_images
 from training.features import extract
 from training.metrics import image_auroc
-from training.picture_files import read_image
+from training.picture_files import read_taken
 from training.pictures import Pictures
 from training.progress import Progress
 
@@ -43,7 +43,7 @@ def main() -> None:
     scorer, silent, cpu = detector.scorer, Progress.silent(), torch.device("cpu")
     assert isinstance(scorer, CompactGaussian), "only the compact Gaussian is halved"
     samples = test_samples(given.data, category)
-    tiles = torch.stack([detector.preprocess.resize(read_image(sample.path)) for sample in samples])
+    tiles = torch.stack([read_taken(sample.path, detector.preprocess).tile for sample in samples])
     with tempfile.TemporaryDirectory() as name:
         images = Pictures(training_images(given.data, category), Path(name), silent).read(detector.preprocess)
         features, _ = extract(

@@ -18,10 +18,10 @@ from PIL import Image
 from models.artifact import save
 from models.backbone import Architecture
 from models.detector import DetectorConfig, build_detector
-from models.images import decode
 from models.manifest import DatasetRecord, Manifest, ThresholdRecord, WeightsRecord
 from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
+from models.taken import take
 from training.features import extract
 from training.fit import Fitter
 from training.progress import Progress
@@ -74,7 +74,7 @@ def make_artifact(
 ) -> Path:
     """Fit a compact Gaussian to those pictures and save it under `folder`; they pass, by a margin."""
     torch.manual_seed(seed)
-    preprocess = PreprocessConfig(image_size=image_size)
+    preprocess = PreprocessConfig(image_size=image_size, reduced_jpeg=True)
     fitter = Fitter(_SMALL, arch, preprocess.side, seed, torch.device("cpu"), Progress.silent())
     config = DetectorConfig(
         arch=arch, preprocess=preprocess, fusion="none", scorer=fitter.first(len(pictures)), smoothing=4.0
@@ -82,7 +82,7 @@ def make_artifact(
     detector = build_detector(config).eval().requires_grad_(False)
     round_to_stored(detector)
     with torch.inference_mode(), TemporaryDirectory() as scratch:
-        tiles = [detector.preprocess.resize(decode(picture)).unsqueeze(0) for picture in pictures]
+        tiles = [take(picture, detector.preprocess).tile.unsqueeze(0) for picture in pictures]
         features, poses = extract(
             detector,
             tiles,

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from models.artifact import Artifact, load
-from models.images import decode, media_type
+from models.images import media_type
+from models.taken import take
 from service import maps
 from service.allocator import keep_memory
 from service.local_pictures import LocalPictures
@@ -75,7 +76,7 @@ def _decode(
     ended: threading.Event,
 ) -> None:
     for number in numbers:
-        tile = artifact.detector.preprocess.resize(decode(pictures[number]))
+        tile = take(pictures[number], artifact.detector.preprocess).tile
         while not ended.is_set():
             try:
                 tiles.put(tile, timeout=0.1)
@@ -109,13 +110,11 @@ def alone(path: Path, pictures: Sequence[bytes], *, data: Path, parts: int) -> d
 def _stops(artifact: Artifact, data: bytes, kept: Pictures, inspections: Inspections) -> dict[str, float]:
     """Seconds that one part takes, from its bytes to its commit."""
     marks = [time.perf_counter()]
-    rgb = decode(data)
-    size = rgb.shape[:2]
-    tile = artifact.detector.preprocess.resize(rgb)
+    taken = take(data, artifact.detector.preprocess)
     marks.append(time.perf_counter())
-    (reading,) = detect(artifact, [tile])
+    (reading,) = detect(artifact, [taken.tile])
     marks.append(time.perf_counter())
-    judgement = artifact.judge(reading.score, reading.map, size=size)
+    judgement = artifact.judge(reading.score, reading.map, size=taken.size)
     packed = maps.pack(reading.map, threshold=judgement.threshold)
     marks.append(time.perf_counter())
     digest = kept.keep(data)
@@ -132,8 +131,8 @@ def _stops(artifact: Artifact, data: bytes, kept: Pictures, inspections: Inspect
         threshold=judgement.threshold,
         p_value=judgement.p_value,
         regions=[],
-        width=size[1],
-        height=size[0],
+        width=taken.size[1],
+        height=taken.size[0],
         image_sha256=digest,
         image_media_type=media_type(data),
         image_kept=True,

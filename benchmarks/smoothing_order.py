@@ -14,7 +14,7 @@ from models.artifact import load
 from models.smoothing import Smoothing
 from training.datasets import test_samples
 from training.metrics import image_auroc, pixel_auroc
-from training.picture_files import read_image, read_mask
+from training.picture_files import read_mask, read_taken
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     masks = []
     samples = test_samples(Path(sys.argv[2]), artifact.manifest.category)
     for sample in samples:
-        tile = detector.preprocess.resize(read_image(sample.path)).unsqueeze(0)
+        tile = read_taken(sample.path, detector.preprocess).tile.unsqueeze(0)
         with torch.inference_mode():
             distances = detector.scorer(detector.levels(tile)[0]).unsqueeze(1)
             smooth = detector.smoothing(distances.squeeze(1)).unsqueeze(1)

@@ -48,7 +48,7 @@ class CompactGaussianConfig(BaseModel):
 
 
 def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
-    """M of whitened features z (p, b, k) under each position's directions (p, k, r): (p, b), unsquared, float32 or z's type.
+    """M, (p, b) of at least float32, of whitened features z (p, b, k) under each position's directions (p, k, r).
 
     Directions have the length sqrt(s/(s + λ)) < 1, and `corrections` (p, r) multiply their squared lengths: what half
     precision took from them, of which s/λ times as much would end up in M². Products are in z's precision: one batched

@@ -23,6 +23,8 @@ MOST_EXIF = 2**20
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restarts belong to the data of a scan
 _ALONE = b"\x01\xd8"
 _SCAN, _END, _EXIF, _LIST = 0xDA, 0xD9, 0xE1, 0xE2
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables, and one that means nothing
+_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 273, 322, 323, 324
 _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a TIFF's entries
 
@@ -49,6 +51,18 @@ def check_exif(block: bytes) -> None:
     """Refuse a block of EXIF that would take long to read. Raises UnsupportedImage."""
     if len(block) > MOST_EXIF:
         raise UnsupportedImage(f"The picture has {len(block)} bytes of EXIF. Save it without.")
+
+
+def is_lossless_jpeg(data: bytes) -> bool:
+    """Whether a JPEG keeps its pixels as such, and not as waves, of which some can be left out."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker in _FRAMES:
+            return marker in _LOSSLESS
+        if marker not in _ALONE:
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return False
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -1,15 +1,18 @@
 """Bytes of one picture -> RGB. The only place where picture files are decoded; it writes none.
 
-A picture is decoded whole or refused by name (`ImageError`): never half, never another frame than the one
-looked at. What it is comes from its first bytes, never from a file name or a content type that a client sent.
-Pillow's plugins are called directly: `Image.open` would warn at a pixel limit that is Pillow's global state.
-16-bit pixels keep their high byte, so 16-bit and 8-bit versions of a picture decode to the same bytes.
+A picture is decoded to its end or refused by name (`ImageError`): never half, never another frame than the one looked
+at; a large JPEG at a fraction of its size where that is asked for. What it is comes from its first bytes, never from
+a file name or a content type that a client sent. Pillow's plugins are called directly: `Image.open` would warn at a
+pixel limit that is Pillow's global state. 16-bit pixels keep their high byte, so 16-bit and 8-bit versions of a
+picture decode to the same bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
@@ -21,7 +24,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
 from models.image_signature import signed_format
-from models.image_structure import check_exif, check_structure
+from models.image_structure import check_exif, check_structure, is_lossless_jpeg
+from models.png_pixels import store_pixels
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
@@ -43,6 +47,7 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_REDUCTIONS = (8, 4, 2)  # what libjpeg's inverse transform leaves of a block: one pixel, 2x2 or 4x4
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
 
@@ -55,7 +60,29 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """
     name = _sniff(data)
     with _refusals(name):
-        return _rgb(_open(data, name, max_pixels))
+        return _rgb(_quicker(_open(data, name, max_pixels), data))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`rgb` (h, w, 3) uint8, and the `size` (height, width) of the picture itself, of which `rgb` may be a fraction."""
+
+    rgb: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+def decode_reduced(data: bytes, *, least: int, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """As `decode`, but a JPEG at 1/2, 1/4 or 1/8 of its size: the smallest of which both edges are `least` pixels.
+
+    Only where that divides both edges: every pixel then stands for as much of the picture as the others, and none
+    for what an encoder fills the last blocks up with. Raises as `decode` does.
+    """
+    name = _sniff(data)
+    with _refusals(name):
+        opened = _open(data, name, max_pixels)
+        reduction = 1 if name != "JPEG" or is_lossless_jpeg(data) else _reduce(opened, least)
+        rgb = _rgb(_quicker(opened, data))
+    return Decoded(rgb, (rgb.shape[0] * reduction, rgb.shape[1] * reduction))
 
 
 def significant_bits(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
@@ -123,6 +150,21 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     return opened
 
 
+def _quicker(opened: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFile:
+    """The same picture, in a form that takes less time to decode if there is one."""
+    return PngImageFile(BytesIO(store_pixels(data))) if isinstance(opened, PngImageFile) else opened
+
+
+def _reduce(opened: ImageFile.ImageFile, least: int) -> int:
+    """Have a JPEG that is large enough decoded at a fraction of its size; what that divides its edges by."""
+    width, height = opened.size
+    for reduction in _REDUCTIONS:
+        if min(width, height) >= reduction * least and width % reduction == 0 == height % reduction:
+            opened.draft(None, (width // reduction, height // reduction))
+            break
+    return width // opened.width  # not `reduction`: Pillow need not do what it is asked
+
+
 def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
     opened.load()
     check_exif(opened.info.get("exif", b""))
@@ -130,12 +172,18 @@ def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
     turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
     upright: Image.Image = opened if turn is None else opened.transpose(turn)
     if upright.mode.startswith("I;16"):
-        grey = _high_byte(np.asarray(upright), opened)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return _interleaved([_high_byte(np.asarray(upright), opened)] * 3)
+    if upright.mode == "L":
+        return _interleaved([np.asarray(upright)] * 3)
     upright.info.pop("transparency", None)  # else palettes with it are converted with a warning
     if upright.mode in ("La", "RGBa"):
         upright = upright.convert(upright.mode.upper())
-    return np.array(upright.convert("RGB"))
+    return _interleaved([np.asarray(band) for band in upright.convert("RGB").split()])
+
+
+def _interleaved(bands: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Three (h, w) -> (h, w, 3): a quarter of the time in which Pillow writes out its four bytes a pixel as three."""
+    return np.asarray(cv2.merge(bands), np.uint8)
 
 
 def _depth(opened: ImageFile.ImageFile, data: bytes) -> int:

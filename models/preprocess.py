@@ -31,7 +31,9 @@ class PreprocessConfig(BaseModel):
 
     `image_size` is the edge of the square that the network sees, in pixels and a multiple of 32. With
     `resize`, the picture is squashed to `resize`² and the centre `image_size`² of that is used. With `tiles`, the
-    network sees `tiles`² such squares, side by side, one at a time (see `models.tiling`).
+    network sees `tiles`² such squares, side by side, one at a time (see `models.tiling`). With `reduced_jpeg`, large
+    JPEGs are decoded at a fraction of their size (see `models.taken`); without, as all artifacts were made before there
+    was such a thing, whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +42,7 @@ class PreprocessConfig(BaseModel):
     resize: Edge | None = None
     tiles: Annotated[int, Field(ge=1, le=8)] = 1
     align: AlignmentConfig | None = None
+    reduced_jpeg: bool = False
     mean: PerChannel = IMAGENET_MEAN
     std: PerChannel = IMAGENET_STD
 
@@ -73,6 +76,11 @@ class PreprocessConfig(BaseModel):
     def taken(self) -> int:
         """Edge of what `Preprocess.resize` gives, in pixels: `side`, and more where the part is yet to be aligned."""
         return self.side * (1 if self.align is None else OVERSAMPLING)
+
+    @property
+    def squashed(self) -> int:
+        """Edge of the square that a whole picture is squashed to, in pixels: `taken`, or `resize`, its margin too."""
+        return self.resize or self.taken
 
 
 class Preprocess(nn.Module):
@@ -110,8 +118,7 @@ class Preprocess(nn.Module):
         return (share > 0) & (share >= share.max() * (1 - _ROUNDING))
 
     def _squash(self, pixels: Tensor) -> Tensor:
-        side = self.config.taken
-        edge = self.config.resize or side
+        side, edge = self.config.taken, self.config.squashed
         if pixels.shape[-2:] != (edge, edge):
             pixels = F.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
         margin = (edge - side) // 2
@@ -129,7 +136,7 @@ class Preprocess(nn.Module):
 def covered_box(config: PreprocessConfig, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """(x0, y0, x1, y1), in pixels of a picture of `size` (height, width): the part the network sees."""
     height, width = size
-    edge = config.resize or config.taken
+    edge = config.squashed
     margin = (edge - config.taken) // 2
     low, high = margin / edge, (margin + config.taken) / edge
     return low * width, low * height, high * width, high * height

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models.artifact import Artifact
 from models.errors import ScoreError
-from models.images import decode, media_type
+from models.images import media_type
+from models.taken import take
 from service import maps
 from service.connection import Gone, while_connected
 from service.engine import Engine
@@ -169,9 +170,8 @@ class Inspector:
 
     def _decode(self, artifact: Artifact, data: bytes) -> _Picture:
         begun = time.perf_counter()
-        rgb = decode(data, max_pixels=self.max_pixels)
-        tile = artifact.detector.preprocess.resize(rgb)
-        return _Picture(tile, rgb.shape[:2], media_type(data), time.perf_counter() - begun)
+        taken = take(data, artifact.detector.preprocess, max_pixels=self.max_pixels)
+        return _Picture(taken.tile, taken.size, media_type(data), time.perf_counter() - begun)
 
     def _conclude(
         self,

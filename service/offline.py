@@ -10,6 +10,7 @@ from models.artifact import Artifact
 from models.errors import ImageError, ScoreError
 from models.heatmaps import encode_png, render
 from models.images import decode
+from models.taken import take
 from models.verdict import Judgement
 from service.runs import detect
 
@@ -55,11 +56,10 @@ def findings(
 
 
 def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None, threshold: float | None) -> Finding:
-    rgb = decode(data)
-    size = rgb.shape[:2]
-    (reading,) = detect(artifact, [artifact.detector.preprocess.resize(rgb)])
-    judgement = artifact.judge(reading.score, reading.map, size=size, threshold=threshold)
-    found = Finding(path, judgement=judgement, size=size)
+    taken = take(data, artifact.detector.preprocess)
+    (reading,) = detect(artifact, [taken.tile])
+    judgement = artifact.judge(reading.score, reading.map, size=taken.size, threshold=threshold)
+    found = Finding(path, judgement=judgement, size=taken.size)
     if heatmap is None:
         return found
     manifest = artifact.manifest
@@ -68,8 +68,8 @@ def _judge(artifact: Artifact, path: Path, data: bytes, *, heatmap: Path | None,
         reading.map,
         judgement.threshold,
         manifest.detector.preprocess,
-        size=size,
-        image=rgb,
+        size=taken.size,
+        image=decode(data),
         pixel_threshold=manifest.threshold.pixel,
     )
     try:

@@ -31,7 +31,7 @@ from training.recipe import DenseGaussianSection, GaussianSection, ScorerSection
 GOOD_IMAGES = 24
 COMPACT = GaussianSection(rank=(4,), shrinkage=(0.1,), pooling=(3,), dimensions=32 / 448)
 DENSE = DenseGaussianSection(channels=16)
-SMALL = PreprocessConfig(image_size=64)
+SMALL = PreprocessConfig(image_size=64, reduced_jpeg=True)
 _COMMAND = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
 
 
@@ -138,6 +138,19 @@ def good() -> Callable[[int], bytes]:
 def bad() -> Callable[[int], bytes]:
     """PNG files of defective parts, by seed."""
     return lambda seed: png(bad_picture(seed))
+
+
+@pytest.fixture(scope="session")
+def enlarged() -> Callable[..., bytes]:
+    """A picture's file -> one of eight times its edges, 1024x768, a JPEG; with Pillow's options."""
+
+    def make(data: bytes, **options: object) -> bytes:
+        file = io.BytesIO()
+        with Image.open(io.BytesIO(data)) as image:
+            image.resize((image.width * 8, image.height * 8)).save(file, "JPEG", quality=95, **options)
+        return file.getvalue()
+
+    return make
 
 
 @pytest.fixture(scope="session")

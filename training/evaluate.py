@@ -7,25 +7,25 @@ tilings compare), over good pictures and those defective ones that have a mask.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.artifact import Artifact
 from models.errors import DatasetError, ScoreError
 from models.preprocess import Preprocess, PreprocessConfig, locate
+from models.taken import Taken
 from models.verdict import Judgement
+from training.ahead import read_ahead
 from training.arrays import Mask
 from training.confidence import share_interval
 from training.datasets import GOOD, TestSample
 from training.metrics import aupro, image_auroc, pixel_auroc
-from training.picture_files import fingerprint, read_image, read_mask
-
-_READERS = 4  # threads that decode the pictures of a batch
+from training.picture_files import fingerprint, read_mask, read_taken
 
 
 @dataclass(frozen=True)
@@ -168,23 +168,21 @@ def _read(
     frame = Preprocess(config.model_copy(update={"tiles": 1, "align": None}))
     batch_size = max(1, batch_size // config.tiles**2)  # the network sees as many squares at once as ever
 
-    def prepare(sample: TestSample) -> tuple[tuple[int, int], Tensor, Mask | None]:
-        image = read_image(sample.path)
-        size = (image.shape[0], image.shape[1])
-        tile = preprocess.resize(image)
+    def prepare(sample: TestSample) -> tuple[Taken, Mask | None]:
+        taken = read_taken(sample.path, preprocess)
         if sample.mask is not None:
-            return size, tile, frame.resize_mask(read_mask(sample.mask, size=size)).numpy()
-        return size, tile, np.zeros((config.image_size, config.image_size), np.bool_) if sample.is_good else None
+            return taken, frame.resize_mask(read_mask(sample.mask, size=taken.size)).numpy()
+        return taken, np.zeros((config.image_size, config.image_size), np.bool_) if sample.is_good else None
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with closing(read_ahead(prepare, samples, batch=batch_size)) as prepared:
         for start in range(0, len(samples), batch_size):
             batch = samples[start : start + batch_size]
-            sizes, tiles, truths = zip(*pool.map(prepare, batch), strict=True)
-            found = artifact.runner(tiles)
+            pictures, truths = zip(*islice(prepared, len(batch)), strict=True)
+            found = artifact.runner([taken.tile for taken in pictures])
             scores, maps = found.scores.tolist(), found.maps
-            for sample, size, truth, score, score_map in zip(batch, sizes, truths, scores, maps, strict=True):
+            for sample, taken, truth, score, score_map in zip(batch, pictures, truths, scores, maps, strict=True):
                 try:
-                    judgement = artifact.judge(score, score_map, size=size, threshold=threshold)
+                    judgement = artifact.judge(score, score_map, size=taken.size, threshold=threshold)
                 except ScoreError as error:
                     raise ScoreError(f"{sample.path}: {error}") from error
                 yield _Reading(judgement, score_map, truth)

@@ -5,18 +5,23 @@ Everything that is wrong with a file is a DatasetError that names it and says wh
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from models.errors import DatasetError, ImageError
 from models.ignored import painted
 from models.images import decode, significant_bits
+from models.preprocess import Preprocess
+from models.taken import Taken, take
 from training.arrays import Mask, Rgb
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+Read = TypeVar("Read")
+
 _DEPTH_LOOKED_AT = 20  # pictures
 _SHALLOW_BITS = 12
 _SHAPE_TOLERANCE = 0.01  # by which an ignore mask's width to height may differ from its pictures'
@@ -31,19 +36,23 @@ def is_picture(path: Path) -> bool:
 
 
 def read_image(path: Path, *, smallest: int = 1) -> Rgb:
-    """Decode a picture, (h, w, 3) uint8 RGB, of at least `smallest` pixels either way.
+    """Decode a whole picture, (h, w, 3) uint8 RGB, of at least `smallest` pixels either way.
 
     DatasetError naming the file if that cannot be done.
     """
-    try:
-        image = decode(_content(path))
-    except ImageError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    if min(image.shape[:2]) < smallest:
-        raise DatasetError(
-            f"{path}: it is {image.shape[1]}x{image.shape[0]} pixels; at least {smallest}x{smallest} are wanted."
-        )
+    image = _named(path, decode)
+    _check_edges(path, (image.shape[0], image.shape[1]), smallest)
     return image
+
+
+def read_taken(path: Path, preprocess: Preprocess, *, smallest: int = 1) -> Taken:
+    """A picture as the network takes it, with its own size, of at least `smallest` pixels either way.
+
+    DatasetError naming the file if that cannot be done.
+    """
+    taken = _named(path, partial(take, preprocess=preprocess))
+    _check_edges(path, taken.size, smallest)
+    return taken
 
 
 def read_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:
@@ -70,10 +79,7 @@ def read_ignore_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask
     DatasetError if it is no PNG that can be read, if nothing or everything is painted, or if its width to its height
     is more than 1 % off from `size` (height, width), a picture's.
     """
-    try:
-        mask = painted(_content(path))
-    except ImageError as error:
-        raise DatasetError(f"{path}: {error}") from error
+    mask = _named(path, painted)
     if mask.all() or not mask.any():
         how = "everything" if mask.any() else "nothing"
         raise DatasetError(
@@ -114,6 +120,19 @@ def fingerprint(paths: Iterable[Path]) -> str:
     # A name cannot hold the separators, so no two sets of files spell the same text.
     text = "".join(f"{name}/{digest}\n" for name, digest in sorted(entries))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _named(path: Path, read: Callable[[bytes], Read]) -> Read:
+    """What `read` makes of a file, or a DatasetError that names it."""
+    try:
+        return read(_content(path))
+    except ImageError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def _check_edges(path: Path, size: tuple[int, int], smallest: int) -> None:
+    if min(size) < smallest:
+        raise DatasetError(f"{path}: it is {size[1]}x{size[0]} pixels; at least {smallest}x{smallest} are wanted.")
 
 
 def _content(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """The good pictures of a run, read as the network takes them, into a file rather than into memory."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from models.errors import DatasetError
 from models.preprocess import Preprocess
-from training.picture_files import check_depth, read_image
+from models.taken import Taken
+from training.ahead import read_ahead
+from training.picture_files import check_depth, read_image, read_taken
 from training.progress import Progress
 from training.scratch import scratch
 
@@ -56,14 +59,12 @@ class Pictures:
         images = scratch((len(self._paths), 3, side, side), np.uint8, folder=self._folder)
         unusable = []
         with self._progress.step("reading images", len(self._paths)) as step:
-            for image, path in zip(images, self._paths, strict=True):
-                try:
-                    pixels = read_image(path, smallest=_SMALLEST_EDGE)
-                except DatasetError as error:
-                    unusable.append(str(error))
+            for image, read in zip(images, read_ahead(partial(_read, preprocess), self._paths), strict=True):
+                if isinstance(read, DatasetError):
+                    unusable.append(str(read))
                 else:
-                    self._sizes.add((pixels.shape[0], pixels.shape[1]))
-                    image[:] = preprocess.resize(pixels).numpy()
+                    self._sizes.add(read.size)
+                    image[:] = read.tile.numpy()
                 step.advance()
         if unusable:
             more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
@@ -79,3 +80,11 @@ class Pictures:
             )
         check_depth(self._paths)
         return torch.from_numpy(images)
+
+
+def _read(preprocess: Preprocess, path: Path) -> Taken | DatasetError:
+    """A picture, or why it cannot be used: the others are still read, so that all that are wrong are told at once."""
+    try:
+        return read_taken(path, preprocess, smallest=_SMALLEST_EDGE)
+    except DatasetError as error:
+        return error

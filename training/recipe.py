@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.alignment import OVERSAMPLING
 from models.backbone import grids
@@ -125,7 +125,7 @@ class Recipe(Section):
     """All settings of a training run but the data, the architecture and its weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    preprocess: PreprocessConfig = PreprocessConfig()
+    preprocess: PreprocessConfig = PreprocessConfig(reduced_jpeg=True)
     alignment: AlignmentSection = AlignmentSection()
     jigsaw: JigsawSection = JigsawSection()
     fusion: FusionSection = FusionSection()
@@ -133,6 +133,12 @@ class Recipe(Section):
     map: MapSection = MapSection()
     calibration: CalibrationSection = CalibrationSection()
     validation: ValidationSection = ValidationSection()
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _reduced_unless_said(cls, section: Any) -> Any:
+        """What is new is trained with it; what an artifact does not say was made without."""
+        return {"reduced_jpeg": True} | section if isinstance(section, dict) else section
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":

@@ -87,6 +87,9 @@ def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
         recipe = Recipe.model_validate(artifact.manifest.recipe)
     except ValueError as error:
         raise ArtifactError(f"{artifact.path}: its recipe cannot be used again ({error}). Train it anew.") from error
+    # A recipe that is silent means what is new now, and not what this artifact was made with.
+    made_with = artifact.manifest.detector.preprocess.model_copy(update={"align": None})
+    recipe = recipe.model_copy(update={"preprocess": made_with})
     if false_reject_rate is None:
         return recipe
     if recipe.calibration.rule == "train_max":

@@ -17,7 +17,7 @@ from training.contact_sheet import contact_sheet
 from training.datasets import training_images
 from training.demo import run_demo
 from training.destination import check_file, check_folder
-from training.picture_files import read_image
+from training.picture_files import read_taken
 from training.progress import Progress
 from training.samples import CATEGORIES, write_category
 from training.synthetic import Synthetic, Use, kind_of, make_tiles
@@ -87,8 +87,8 @@ def synth(
         raise RecipeError(f"--image-size must be a multiple of 32, not {image_size}.")
     paths = training_images(data, category)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
-    preprocess = Preprocess(PreprocessConfig(image_size=image_size))
-    images = torch.stack([preprocess.resize(read_image(path)) for path in chosen])
+    preprocess = Preprocess(PreprocessConfig(image_size=image_size, reduced_jpeg=True))
+    images = torch.stack([read_taken(path, preprocess).tile for path in chosen])
     resolved = kind_of(images).kind if kind == "auto" else kind
     tiles = make_tiles(images, resolved, folder=Path(tempfile.gettempdir()))
     source = Synthetic(tiles, open_textures(textures), seed)

@@ -17,6 +17,7 @@ DETECTOR = {
         "resize": None,
         "tiles": 1,
         "align": {"name": "rotate", "along": 1.5, "across": 1.0},
+        "reduced_jpeg": True,
         "mean": [0.5, 0.5, 0.5],
         "std": [0.2, 0.2, 0.2],
     },
@@ -234,3 +235,9 @@ def test_what_may_be_missing_is_nothing() -> None:
     assert manifest.ignored is None
     assert manifest.refitted_from is None
     assert manifest.precision is None
+
+
+def test_pictures_were_decoded_whole_before_there_was_a_choice() -> None:
+    document: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
+    del document["detector"]["preprocess"]["reduced_jpeg"]
+    assert Manifest.model_validate(document).detector.preprocess.reduced_jpeg is False

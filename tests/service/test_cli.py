@@ -186,3 +186,15 @@ def test_options_override_the_environment(app: typer.Typer, monkeypatch: pytest.
     monkeypatch.setenv("JIGSIGHT_ARTIFACTS", str(tmp_path / "from the environment"))
     assert "from the environment" in refusal(app)
     assert "from an option" in refusal(app, "--artifacts", str(tmp_path / "from an option"))
+
+
+def test_overlays_of_large_jpegs_are_drawn_on_whole_pictures(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, bad: Picture, enlarged: Callable[..., bytes]
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(enlarged(bad(1)))
+    arguments = ["inspect", str(artifact_path), str(large), "--heatmaps", str(tmp_path / "maps"), "--json"]
+    (judged,) = json.loads(CliRunner().invoke(app, arguments).stdout)["images"]
+    assert (judged["verdict"], judged["width"], judged["height"]) == ("fail", 1024, 768)
+    with Image.open(judged["heatmap"]) as drawn:
+        assert drawn.size == (1024, 768)

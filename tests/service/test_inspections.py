@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from starlette.testclient import TestClient
 
 from models.alignment import AlignmentConfig
 from models.artifact import Artifact, load
-from models.images import decode
+from models.images import decode, decode_reduced
 from models.preprocess import PreprocessConfig
 from service.app import create_app
 from service.runs import detect
@@ -249,3 +249,25 @@ def test_ids_that_are_unknown_or_none(client: TestClient) -> None:
         unknown = client.get(f"/v1/inspections/01890000-0000-7000-8000-000000000000{path}")
         assert unknown.status_code == 404
         assert client.get(f"/v1/inspections/nonsense{path}").status_code == 422
+
+
+def test_a_large_jpeg_is_judged_in_its_own_pixels(
+    client: TestClient, artifact: Artifact, bad: Picture, enlarged: Callable[..., bytes]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    data = enlarged(bad(1), exif=exif)  # it says that it is upside down
+    decoded = decode_reduced(data, least=128).rgb
+    assert decoded.shape == (192, 256, 3)
+    (alone,) = detect(artifact, [artifact.detector.preprocess.resize(decoded)])
+    answer = client.post(POST, content=data).json()
+    assert answer["score"] == pytest.approx(alone.score, rel=1e-4)
+    assert answer["image"] == {"width": 1024, "height": 768}
+    x, y, width, height = answer["regions"][0]["box"]
+    assert x <= 1024 - 896  # the defect, in the picture as it is looked at
+    assert x + width >= 1024 - 640
+    assert y <= 768 - 672
+    assert y + height >= 768 - 480
+    overlay = client.get(answer["links"]["heatmap"])
+    with Image.open(io.BytesIO(overlay.content)) as drawn:
+        assert drawn.size == (1024, 768)

@@ -15,6 +15,7 @@ from models.errors import DatasetError, ScoreError
 from models.heatmaps import encode_png
 from models.images import decode
 from models.preprocess import Preprocess
+from models.taken import take
 from training.datasets import TestSample
 from training.evaluate import Evaluation, evaluate
 from training.evaluation_table import table
@@ -232,3 +233,23 @@ def test_a_picture_without_a_score_is_named(
     broken.detector.scorer.mean1.fill_(float("nan"))
     with pytest.raises(ScoreError, match=r"00\.png: The score is nan"):
         evaluate(broken, samples[:3])
+
+
+def test_a_mask_has_the_size_of_its_picture_however_that_is_decoded(
+    artifact: Artifact, tmp_path: Path, good: Picture, bad: Picture, enlarged: Callable[..., bytes]
+) -> None:
+    marked = np.zeros((768, 1024), np.uint8)
+    marked[480:672, 640:896] = 255
+    samples = []
+    for name, picture, mask in (("good", good(1), None), ("square", bad(1), tmp_path / "mask.png")):
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(enlarged(picture))
+        samples.append(TestSample(path, name, mask))
+    (tmp_path / "mask.png").write_bytes(encode_png(marked))
+    evaluation = evaluate(artifact, samples)
+    assert [image.verdict for image in evaluation.images] == ["pass", "fail"]
+    assert evaluation.pixel_auroc is not None
+    for sample, image in zip(samples, evaluation.images, strict=True):
+        tile = take(sample.path.read_bytes(), artifact.detector.preprocess).tile
+        with torch.inference_mode():
+            assert image.score == pytest.approx(artifact.detector(tile.unsqueeze(0)).score.item(), rel=1e-4)

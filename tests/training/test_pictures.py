@@ -8,6 +8,7 @@ from PIL import Image
 from models.alignment import AlignmentConfig
 from models.errors import DatasetError
 from models.preprocess import Preprocess, PreprocessConfig
+from models.taken import take
 from training.pictures import Pictures
 from training.progress import Progress
 
@@ -111,3 +112,32 @@ def test_pictures_of_different_shapes_are_told(tmp_path: Path, sizes: list[tuple
     assert (pictures.odd_shapes is not None) is warned
     if warned:
         assert "different shapes (80x60, 60x80)" in str(pictures.odd_shapes)
+
+
+def test_large_jpegs_count_by_their_own_size(tmp_path: Path) -> None:
+    paths = []
+    for index, size in enumerate([(512, 512), (512, 256)]):  # width, height
+        noise = np.random.default_rng(index).integers(0, 256, (size[1], size[0]), dtype=np.uint8)
+        paths.append(tmp_path / f"{index}.jpg")
+        Image.fromarray(noise).save(paths[-1])
+    reduced = Preprocess(PreprocessConfig(image_size=32, reduced_jpeg=True))
+    pictures = Pictures(paths, tmp_path, Progress.silent())
+    images = pictures.read(reduced)
+    assert "(512x256, 512x512)" in str(pictures.odd_shapes)
+    for image, path in zip(images, paths, strict=True):
+        assert torch.equal(image, take(path.read_bytes(), reduced).tile)
+        assert not torch.equal(image, reduced.resize(np.asarray(Image.open(path).convert("RGB"))))
+
+
+def test_the_number_of_threads_does_not_matter(tmp_path: Path) -> None:
+    paths = written(tmp_path, *[(64, 64)] * 20, (20, 20), *[(64, 64)] * 20)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            found.append(Pictures(paths[:20] + paths[21:], tmp_path, Progress.silent()).read(SMALL))
+            with pytest.raises(DatasetError, match=r"1 of 41 .*/20\.png: it is 20x20 pixels"):
+                Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)

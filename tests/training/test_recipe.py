@@ -241,3 +241,15 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> N
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         read_recipe("default").seed = 1
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_unless_a_recipe_says_otherwise(tmp_path: Path) -> None:
+    for name in shipped_recipes():
+        assert read_recipe(name).preprocess.reduced_jpeg is (name != "seed"), name
+    silent = ("", "[preprocess]\nimage_size = 64\n[map]\nsmoothing = 1")
+    for text in silent:
+        assert read_recipe(write(tmp_path, text)).preprocess.reduced_jpeg is True
+    assert read_recipe("default", overrides={"preprocess": {"image_size": 256}}).preprocess.reduced_jpeg is True
+    recipe = read_recipe(write(tmp_path, "[preprocess]\nreduced_jpeg = false"))
+    assert recipe.preprocess.reduced_jpeg is False
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models.artifact import SCORES, load
+from models.artifact import SCORES, load, save
 from models.errors import DatasetError, RecipeError
+from models.manifest import Manifest
 from models.memory_bank import MemoryBankConfig
 from training.loop import Devices
 from training.pipeline import train_category
@@ -130,3 +131,18 @@ def test_what_is_ignored_stays_ignored(ask: Callable[..., TrainingRequest], refi
         detection = load(path).detector(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
         assert not detection.map[0, :, :8].any()
     assert load(result.artifact).manifest.ignored == load(first).manifest.ignored
+
+
+def test_pictures_are_decoded_as_they_were(ask: Callable[..., TrainingRequest], refit: Refit, tmp_path: Path) -> None:
+    recipe = ask().recipe
+    whole = recipe.model_copy(update={"preprocess": recipe.preprocess.model_copy(update={"reduced_jpeg": False})})
+    first = load(train(ask(recipe=whole)))
+    document = first.manifest.model_dump(mode="json")
+    for section in (document["detector"], document["recipe"]):
+        del section["preprocess"]["reduced_jpeg"]  # as it was before there was such a thing
+    old = Manifest.model_validate(document)
+    path = save(first.detector, old, first.calibration.scores, folder=tmp_path / "old")
+    manifest = load(refit(path).artifact).manifest
+    assert manifest.detector.preprocess.reduced_jpeg is False
+    assert manifest.recipe["preprocess"]["reduced_jpeg"] is False
+    assert load(refit(train(ask())).artifact).manifest.detector.preprocess.reduced_jpeg is True

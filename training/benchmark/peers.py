@@ -9,6 +9,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from models.errors import JigSightError
 from models.manifest import Kind
 from models.preprocess import Preprocess, PreprocessConfig
 from models.weights import NONE, load_weights
+from training.ahead import read_ahead
 from training.arrays import Rgb
 from training.benchmark import speed
 from training.benchmark.cells import Cell, CellRequest, Figures
@@ -32,7 +34,7 @@ from training.benchmark.method import Peer, resolved
 from training.datasets import TestSample, test_samples, training_images
 from training.foreground import decide_kind
 from training.metrics import aupro, image_auroc, pixel_auroc
-from training.picture_files import read_image, read_mask
+from training.picture_files import read_image, read_mask, read_taken
 from training.progress import Progress
 
 SCRIPT: Final = Path(__file__).with_name("peer_script.py")
@@ -43,7 +45,7 @@ _HELD_OUT = 5  # one in so many
 def measure_peer(request: CellRequest, peer: Peer, progress: Progress) -> Cell:
     """Train and measure a peer on one category."""
     samples = test_samples(request.data, request.category)
-    preprocess = Preprocess(PreprocessConfig())
+    preprocess = Preprocess(PreprocessConfig(reduced_jpeg=True))
     with tempfile.TemporaryDirectory(dir=request.output) as name:
         folder = Path(name)
         train = _write_tiles(folder / "train.npy", training_images(request.data, request.category), preprocess)
@@ -77,7 +79,8 @@ def held_out(images: int) -> list[int]:
 
 def _write_tiles(path: Path, pictures: Sequence[Path], preprocess: Preprocess) -> NDArray[np.uint8]:
     """(n, 3, s, s) uint8: what our own detectors would see."""
-    tiles = torch.stack([preprocess.resize(read_image(picture)) for picture in pictures]).numpy()
+    taken = read_ahead(partial(read_taken, preprocess=preprocess), pictures)
+    tiles = torch.stack([each.tile for each in taken]).numpy()
     np.save(path, tiles)
     return tiles
 
