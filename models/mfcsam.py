@@ -92,7 +92,8 @@ class PositionAttention(nn.Module):
         """(b, c, h, w) -> (b, c, h, w)."""
         p, k, v = (_as_head(projection(x)) for projection in (self.query, self.key, self.value))
         attended = F.scaled_dot_product_attention(p, k, v, scale=1.0)  # (b, 1, p, c'), never the (p, p) map
-        return attended[:, 0, :, : x.shape[1]].transpose(1, 2).reshape(x.shape)
+        channels_first = attended[:, 0, :, : x.shape[1]].transpose(1, 2)  # (b, c, p), a view: channels stay last
+        return channels_first.view(x.shape)
 
 
 def _as_head(x: Tensor) -> Tensor:
@@ -125,6 +126,9 @@ class MFCSAM(nn.Module):
             )
             for kernel, groups in zip(_KERNELS, _GROUPS, strict=True)
         )
+        # The backbone's levels are channels last. Weights that are not would be turned at every call: on CPUs that
+        # makes up to a third of the whole (benchmarks/fusion.py). State dicts copy into this layout.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""

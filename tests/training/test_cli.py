@@ -111,7 +111,12 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
     stages = [(choice["stage"], choice["kept"]) for choice in trained["choices"]]
     assert stages == [("alignment", False), ("jigsaw", True), ("fusion", True)]
     assert (trained["threshold_rule"], trained["alpha"]) == ("conformal", 0.1)
-    assert {"jigsaw", "fusion", "features", "gaussian"} <= trained["seconds"].keys()
+    seconds = trained["seconds"]
+    assert {"jigsaw", "fusion", "features", "gaussian", "other", "total"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], abs=0.01)
+    record = json.loads(artifact.with_suffix(".json").read_text())
+    assert (record["version"], record["seconds"]) == (trained["version"], seconds)
+    assert record["manifest"]["choices"] == trained["choices"]
 
     run("evaluate", artifact, "--data", parts, "--json", tmp_path / "e.json", "--report", tmp_path / "report")
     evaluation = json.loads((tmp_path / "e.json").read_text())
