@@ -106,6 +106,11 @@ def _as_head(x: Tensor) -> Tensor:
     return F.pad(head, (0, -head.shape[-1] % _HEAD_MULTIPLE)).contiguous()
 
 
+def _to_channels_last(module: nn.Module, _: object = None) -> None:
+    """Lay the weights as the backbone lays its levels; else CPUs turn them at every call (benchmarks/fusion.py)."""
+    module.to(memory_format=torch.channels_last)
+
+
 class MFCSAM(nn.Module):
     """Four receptive fields, each through frequency channel and position attention, joined again.
 
@@ -126,9 +131,8 @@ class MFCSAM(nn.Module):
             )
             for kernel, groups in zip(_KERNELS, _GROUPS, strict=True)
         )
-        # The backbone's levels are channels last. Weights that are not would be turned at every call: on CPUs that
-        # makes up to a third of the whole (benchmarks/fusion.py). State dicts copy into this layout.
-        self.to(memory_format=torch.channels_last)
+        _to_channels_last(self)
+        self.register_load_state_dict_post_hook(_to_channels_last)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""

@@ -4,6 +4,7 @@ All randomness comes from (seed, use, epoch, index): `use` keeps the draws of tr
 apart, so that no validation defect was seen in training.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -19,6 +20,7 @@ from models.alignment import Alignment
 from models.manifest import Kind
 from training.defects import synthesise
 from training.foreground import KindDecision, decide_kind, foreground_mask
+from training.parallel import in_parallel
 from training.scratch import scratch
 from training.textures import Textures
 
@@ -73,14 +75,16 @@ def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.
     (Seed, step 1.3.) What is `ignored`, (S, S), is no foreground: no defect is drawn there.
     """
     foregrounds = scratch((len(images), *images.shape[-2:]), np.bool_, folder=folder)
-    for image, foreground in zip(images, foregrounds, strict=True):
-        mask = np.ones_like(foreground) if kind == "texture" else foreground_mask(_to_picture(image))
+
+    def look(index: int) -> None:
+        mask = np.ones_like(foregrounds[index]) if kind == "texture" else foreground_mask(_to_picture(images[index]))
         if ignored is not None:
             mask = mask & ~ignored
         # A part that cannot be told from its background still gets defects: anywhere.
-        foreground[:] = mask if mask.any() or ignored is None else ~ignored
-        if not foreground.any():
-            foreground[:] = True
+        mask = mask if mask.any() or ignored is None else ~ignored
+        foregrounds[index] = mask if mask.any() else True
+
+    deque(in_parallel(look, range(len(images)), device=torch.device("cpu")), maxlen=0)
     return Tiles(images, foregrounds)
 
 

@@ -69,8 +69,8 @@ class FolderTextures:
             except (ImageError, OSError) as error:
                 raise _unreadable(path, error) from error
         self._cache[path] = picture  # last in line: the first is the one unused for longest
-        if len(self._cache) > CACHED_IMAGES:
-            self._cache.pop(next(iter(self._cache)), None)
+        for unused in list(self._cache)[:-CACHED_IMAGES]:  # a list: other threads draw at the same time
+            self._cache.pop(unused, None)
         return picture
 
 

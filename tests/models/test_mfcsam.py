@@ -258,10 +258,12 @@ def test_mfcsam_gives_the_same_for_either_layout_of_its_input(layout: torch.memo
     assert torch.allclose(found, expected, atol=1e-12)
 
 
-def test_what_channels_last_gives_is_channels_last_also_after_weights_were_loaded() -> None:
+@pytest.mark.parametrize("assign", [False, True])  # True: as artifacts are loaded
+def test_what_channels_last_gives_is_channels_last_also_after_weights_were_loaded(assign: bool) -> None:
     module, other = MFCSAM(16, (8, 6)), MFCSAM(16, (8, 6))
-    module.load_state_dict({name: tensor.contiguous() for name, tensor in other.state_dict().items()})
+    module.load_state_dict({name: each.contiguous() for name, each in other.state_dict().items()}, assign=assign)
     x = torch.randn(2, 16, 8, 6).contiguous(memory_format=torch.channels_last)
     assert module(x).is_contiguous(memory_format=torch.channels_last)
     for branch in module.branches:
         assert branch[0].weight.is_contiguous(memory_format=torch.channels_last)
+        assert not branch[0].weight.is_contiguous()
