@@ -3,9 +3,11 @@
 python benchmarks/fusion.py [--arch wide_resnet50_2 resnet18] [--levels 3 1] [--batches 1 8] [--threads 4]
     [--repeats 5] [--device cpu] [--json FILE]
 
-Random weights, 224 px, float32; medians of repetitions that take turns, in milliseconds a picture. `plain` forms are
-what a reader of the formulas would write: three projections, DANet's softmax of the stored (p, p) map, pooling by
-einsum over (b, g, c/g, h, w).
+Random weights, 224 px, float32; medians of repetitions that take turns, in milliseconds a picture, and as a share of
+the backbone's. `plain` is position attention as a reader of the formula would write it, with the (p, p) map in memory;
+the branches' are all of one shape, so one is timed. `merged` is one call of attention for all four branches,
+with one grouped convolution for their twelve projections; `folded` has PᵀK = xᵀ(WpᵀWk)x, the product of both
+weights made beforehand.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import ARCHITECTURES, Architecture, build_backbone, channels, grids
@@ -31,13 +34,32 @@ def plain_attention(module: PositionAttention, x: Tensor) -> Tensor:
     return (v @ (p.transpose(1, 2) @ k).softmax(2).transpose(1, 2)).reshape(x.shape)
 
 
-def plain_frequencies(module: FrequencyChannelAttention, x: Tensor) -> Tensor:
-    """The gate with its pooling as an einsum."""
-    b, c, h, w = x.shape
-    grouped = x.reshape(b, len(module.basis), -1, h, w)
-    pooled = torch.einsum("bgchw,ghw->bgc", grouped, module.basis).reshape(b, c)
-    gate: Tensor = module.gate(pooled)
-    return x * gate[:, :, None, None]
+def merged(module: MFCSAM, x: Tensor) -> Tensor:
+    """All branches' position attention in one call; an exact form of `MFCSAM.forward`."""
+    attended = [branch[1](branch[0](x)) for branch in module.branches]  # type: ignore[index]
+    positions = [branch[2] for branch in module.branches]  # type: ignore[index]
+    projections = [projection for each in positions for projection in (each.query, each.key, each.value)]
+    weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
+    b, c, h, w = attended[0].shape
+    every = F.conv2d(torch.cat(attended, 1), weight, bias, groups=len(positions))  # (b, 4·3·c, h, w)
+    heads = every.permute(0, 2, 3, 1).reshape(b, h * w, len(positions), 3, c)
+    query, key, value = heads.permute(3, 0, 2, 1, 4).unbind(0)  # (b, 4, p, c)
+    found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return found.transpose(2, 3).reshape(b, len(positions) * c, h, w)
+
+
+def folded(module: PositionAttention) -> Callable[[Tensor], Tensor]:
+    """Position attention with two projections for three; what is constant along a row of the map cancels out."""
+    product = module.query.weight[:, :, 0, 0].T @ module.key.weight[:, :, 0, 0]
+    offset = module.key.weight[:, :, 0, 0].T @ module.query.bias
+
+    def attend(x: Tensor) -> Tensor:
+        key = x.flatten(2).transpose(1, 2).unsqueeze(1)  # (b, 1, p, c)
+        value = module.value(x).flatten(2).transpose(1, 2).unsqueeze(1)
+        found = F.scaled_dot_product_attention(key @ product + offset, key, value, scale=1.0)
+        return found[:, 0].transpose(1, 2).reshape(x.shape)
+
+    return attend
 
 
 def milliseconds(contestants: Mapping[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
@@ -45,6 +67,9 @@ def milliseconds(contestants: Mapping[str, Callable[[], object]], *, repeats: in
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(repeats + 1):
         for name, run in contestants.items():
+            run()  # what ran before has left other things in the caches
+            if device == "cuda":
+                torch.cuda.synchronize()
             started = time.perf_counter()
             run()
             if device == "cuda":
@@ -57,6 +82,8 @@ def milliseconds(contestants: Mapping[str, Callable[[], object]], *, repeats: in
 def parts(module: MFCSAM, x: Tensor) -> dict[str, Callable[[], object]]:
     """What an MFCSAM consists of, each on what it gets."""
     contestants: dict[str, Callable[[], object]] = {"MFCSAM": partial(module, x)}
+    contestants["MFCSAM, merged"] = partial(merged, module, x)
+    assert torch.allclose(merged(module, x), module(x), rtol=1e-3, atol=1e-4)
     for branch in module.branches:
         assert isinstance(branch, nn.Sequential)
         convolution, frequencies, positions = branch
@@ -69,9 +96,10 @@ def parts(module: MFCSAM, x: Tensor) -> dict[str, Callable[[], object]]:
         contestants[f"{size}x{size} convolution, {convolution.groups} groups"] = partial(convolution, x)
         if size == 3:  # of the same shape in every branch
             contestants["frequency attention"] = partial(frequencies, y)
-            contestants["frequency attention, plain"] = partial(plain_frequencies, frequencies, y)
             contestants["position attention"] = partial(positions, z)
             contestants["position attention, plain"] = partial(plain_attention, positions, z)
+            contestants["position attention, folded"] = partial(folded(positions), z)
+            assert torch.allclose(folded(positions)(z), positions(z), rtol=1e-3, atol=1e-4)
     return contestants
 
 
