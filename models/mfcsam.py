@@ -92,7 +92,8 @@ class PositionAttention(nn.Module):
         """(b, c, h, w) -> (b, c, h, w)."""
         p, k, v = (_as_head(projection(x)) for projection in (self.query, self.key, self.value))
         attended = F.scaled_dot_product_attention(p, k, v, scale=1.0)  # (b, 1, p, c'), never the (p, p) map
-        return attended[:, 0, :, : x.shape[1]].transpose(1, 2).reshape(x.shape)
+        channels_first = attended[:, 0, :, : x.shape[1]].transpose(1, 2)  # (b, c, p), a view: channels stay last
+        return channels_first.view(x.shape)
 
 
 def _as_head(x: Tensor) -> Tensor:
@@ -103,6 +104,11 @@ def _as_head(x: Tensor) -> Tensor:
     """
     head = x.flatten(2).transpose(1, 2).unsqueeze(1)
     return F.pad(head, (0, -head.shape[-1] % _HEAD_MULTIPLE)).contiguous()
+
+
+def _to_channels_last(module: nn.Module, _: object = None) -> None:
+    """Lay the weights as the backbone lays its levels; else CPUs turn them at every call (benchmarks/fusion.py)."""
+    module.to(memory_format=torch.channels_last)
 
 
 class MFCSAM(nn.Module):
@@ -125,6 +131,8 @@ class MFCSAM(nn.Module):
             )
             for kernel, groups in zip(_KERNELS, _GROUPS, strict=True)
         )
+        _to_channels_last(self)
+        self.register_load_state_dict_post_hook(_to_channels_last)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""

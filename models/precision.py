@@ -6,6 +6,7 @@ weights are rounded once, before anything is fitted to what they give (`models.f
 and calibrated is, weight for weight, the one that runs in float32, in bfloat16 and on any device.
 """
 
+from functools import cache
 from typing import Literal, assert_never
 
 import torch
@@ -64,11 +65,12 @@ def _best(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if native else torch.float16
-    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself; emulated, it is slower than float32."""
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself; emulated, it is slower than float32."""
     # torch has no public question for it that is as old as the torch that we support.
     questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     asked = (getattr(torch.cpu, question, None) for question in questions)

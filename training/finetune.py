@@ -18,6 +18,7 @@ from models.backbone import Architecture, Backbone, channels
 from models.jigsaw import JigsawClassifier, permutations, shuffle
 from models.preprocess import Preprocess, PreprocessConfig
 from training.batch_norm import estimate_batch_norm, freeze_batch_norm
+from training.half_precision import bfloat16_on_cpu
 from training.loop import Devices, Loss, train
 from training.progress import Progress
 from training.recipe import JigsawSection
@@ -69,7 +70,8 @@ class JigsawTask:
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Loss:
         """Cross-entropy over the K permutations."""
         tiles, labels = batch
-        logits = module(tiles)
+        with bfloat16_on_cpu():
+            logits = module(tiles).float()
         return Loss(F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean())
 
     def parameters(self, learning_rate: float) -> list[dict[str, Any]]:

@@ -122,7 +122,9 @@ def _border_distance(rgb: Rgb) -> Field:
     blurred = cv2.GaussianBlur(rgb, (0, 0), max(rgb.shape[:2]) / 150)
     lab = cv2.cvtColor(blurred.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)
     background = np.median(lab[_border(lab.shape)], axis=0)
-    return np.asarray(np.linalg.norm(lab - background, axis=2), dtype=np.float32)
+    # Plane by plane: NumPy's norm along a last axis of three takes longer than all the rest of a mask.
+    squares = (np.square(plane - level) for plane, level in zip(cv2.split(lab), background, strict=True))
+    return np.asarray(np.sqrt(sum(squares)), dtype=np.float32)
 
 
 def _border(shape: tuple[int, ...]) -> Mask:

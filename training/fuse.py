@@ -16,6 +16,7 @@ from models.backbone import Architecture, Backbone, channels
 from models.mfcsam import AnyFusion, concatenate
 from models.preprocess import Preprocess, PreprocessConfig
 from models.tiling import cut, stitch
+from training.half_precision import bfloat16_on_cpu
 from training.loop import Devices, Loss, train
 from training.progress import Progress
 from training.recipe import FusionSection
@@ -35,8 +36,8 @@ class PixelClassifier(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """The class says it."""
         tiles = self.preprocess.config.tiles
-        with torch.no_grad():
-            levels = self.backbone(self.preprocess(cut(batch, tiles)))
+        with torch.no_grad(), bfloat16_on_cpu():
+            levels = [level.float() for level in self.backbone(self.preprocess(cut(batch, tiles)))]
         logits: Tensor = self.head(concatenate(stitch(self.fusion(*levels), tiles)))
         return logits.squeeze(1)
 

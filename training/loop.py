@@ -6,26 +6,22 @@ the next one depends on goes into a checkpoint, whole or not at all, and all ran
 """
 
 import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from models.errors import RecipeError
 from models.precision import Precision
+from training.feed import Batch, Feed, Share, Source
 from training.progress import Progress
 from training.recipe import Schedule
-
-_AHEAD = 3  # batches prepared while the device works on one
 
 
 class Loss(NamedTuple):
@@ -35,11 +31,10 @@ class Loss(NamedTuple):
     accuracy: Tensor
 
 
-class Task(Protocol):
-    """What is trained. `size` is the number of examples in an epoch."""
+class Task(Source, Protocol):
+    """What is trained."""
 
     name: str
-    size: int
 
     @property
     def module(self) -> nn.Module:
@@ -51,11 +46,7 @@ class Task(Protocol):
         """The part of `module` that changes: what a checkpoint holds."""
         ...
 
-    def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, ...]:
-        """The examples of a batch, on the CPU; a pure function of its arguments."""
-        ...
-
-    def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Loss:
+    def loss(self, module: nn.Module, batch: Batch) -> Loss:
         """The loss of `module`, which may wrap the task's own, on a prepared batch."""
         ...
 
@@ -118,7 +109,8 @@ def _epochs(
 ) -> None:
     if fabric.world_size > 1:
         _unshare(task.module)
-    optimizer = torch.optim.Adam(task.parameters(schedule.learning_rate))
+    task.module.to(memory_format=torch.channels_last)  # as the pictures are: no convolution has to turn either
+    optimizer = torch.optim.Adam(task.parameters(schedule.learning_rate), fused=True)
     module, wrapped = fabric.setup(task.module, optimizer)
     losses: list[float] = []
     if checkpoint.exists():  # after setup: the optimizer's state follows the weights to their device
@@ -127,10 +119,18 @@ def _epochs(
         optimizer.load_state_dict(state["optimizer"])
         losses = list(state["losses"])
     watched = progress or Progress.silent()
-    with watched.step(task.name, schedule.max_epochs, done=len(losses)) as step:
+    feed = Feed(
+        task,
+        batch_size=schedule.batch_size,
+        seed=seed,
+        epochs=range(len(losses), schedule.max_epochs),
+        share=Share(fabric.global_rank, fabric.world_size),
+        pinned=fabric.device.type == "cuda",
+    )
+    with feed, watched.step(task.name, schedule.max_epochs, done=len(losses)) as step:
         while len(losses) < schedule.max_epochs and not has_converged(losses, schedule):
             task.set_modes()
-            loss, accuracy = _one_epoch(fabric, task, module, wrapped, schedule.batch_size, seed, len(losses))
+            loss, accuracy = _one_epoch(fabric, task, module, wrapped, feed.epoch(len(losses)))
             losses.append(loss)
             if fabric.is_global_zero:
                 _save(checkpoint, {"trained": task.trained, "optimizer": optimizer, "losses": losses})
@@ -152,37 +152,19 @@ def has_converged(losses: list[float], schedule: Schedule) -> bool:
     return min(losses[-schedule.patience :]) > before * (1 - schedule.tolerance)
 
 
-def _one_epoch(
-    fabric: Fabric, task: Task, module: nn.Module, optimizer: Any, batch_size: int, seed: int, epoch: int
-) -> tuple[float, float]:
-    order = np.random.default_rng([seed, epoch]).permutation(task.size).tolist()
-    totals = torch.zeros(3, device=fabric.device)
-    for batch in _prepared(task, order, batch_size, epoch, rank=fabric.global_rank, world=fabric.world_size):
-        moved = tuple(part.to(fabric.device) for part in batch)
+def _one_epoch(fabric: Fabric, task: Task, module: nn.Module, optimizer: Any, batches: Iterable[Batch]) -> list[float]:
+    """The means of loss and accuracy over the examples of all processes."""
+    sums, count = torch.zeros(2, device=fabric.device), 0
+    for batch in batches:
+        moved = tuple(part.to(fabric.device, non_blocking=True) for part in batch)
         loss = task.loss(module, moved)
         optimizer.zero_grad()
         fabric.backward(loss.value)
         optimizer.step()
-        size = len(moved[0])
-        totals += torch.stack([loss.value.detach() * size, loss.accuracy.detach() * size, totals.new_tensor(size)])
-    loss_sum, accuracy_sum, count = torch.as_tensor(fabric.all_reduce(totals, reduce_op="sum")).tolist()
-    return loss_sum / count, accuracy_sum / count
-
-
-def _prepared(
-    task: Task, order: list[int], batch_size: int, epoch: int, *, rank: int, world: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """This process's share of every batch, prepared ahead by a thread while the device works."""
-    whole = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    shares = [batch[rank : len(batch) - len(batch) % world : world] for batch in whole]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: deque = deque()
-        for share in (s for s in shares if s):
-            waiting.append(pool.submit(task.prepare, share, epoch=epoch))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        sums += torch.stack([loss.value.detach(), loss.accuracy.detach()]) * len(batch[0])
+        count += len(batch[0])
+    totals = torch.as_tensor(fabric.all_reduce(torch.cat([sums, sums.new_tensor([count])]), reduce_op="sum"))
+    return (totals[:2] / totals[2]).tolist()
 
 
 def _save(path: Path, parts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.artifact import load, save
 from models.detector import Detector
 from models.manifest import Manifest
+from training.record import write_record
 from training.request import TrainingResult
 from training.workshop import Workshop
 
@@ -22,13 +23,15 @@ def conclude(
     artifacts: Path,
     warnings: Iterable[str | None],
 ) -> TrainingResult:
-    """Write `artifacts/CATEGORY/VERSION.safetensors`, and remove the workshop's folder: there is nothing to resume.
+    """Write `artifacts/CATEGORY/VERSION.safetensors` and its record; remove the workshop's folder, as all is done.
 
     `scores` (n,) are the good images' out of sample. A warning that is None is none.
     """
     # A dtype's name is torch's own, less where it lives.
     manifest = manifest.model_copy(update={"precision": str(workshop.dtype).removeprefix("torch.")})
     artifact = load(save(detector, manifest, scores, folder=artifacts))  # prove that what will be served can be read
+    seconds = workshop.progress.times()
+    unrecorded = write_record(artifact, seconds)
     shutil.rmtree(workshop.folder)
     return TrainingResult(
         artifact=artifact.path,
@@ -38,6 +41,6 @@ def conclude(
         threshold=manifest.threshold,
         choices=manifest.choices,
         validation=manifest.validation,
-        seconds={name: round(spent, 3) for name, spent in workshop.progress.seconds.items()},
-        warnings=tuple(text for text in warnings if text),
+        seconds=seconds,
+        warnings=tuple(text for text in (*warnings, unrecorded) if text),
     )

@@ -37,12 +37,19 @@ class Progress:
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
+        self._began = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     @classmethod
     def silent(cls) -> "Progress":
         """A progress that nobody sees."""
         return cls(None)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of each step, in order, of what belongs to none ("other"), and since the beginning ("total")."""
+        total = time.perf_counter() - self._began
+        times = {**self.seconds, "other": max(0.0, total - sum(self.seconds.values())), "total": total}
+        return {name: round(spent, 3) for name, spent in times.items()}
 
     def say(self, text: str) -> None:
         """One line for the person who watches."""

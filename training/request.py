@@ -28,7 +28,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of it; `seconds` per step, `warnings` for the person who trained."""
+    """What came of it; `seconds` are `Progress.times`, `warnings` for the person who trained."""
 
     artifact: Path
     category: str

@@ -20,7 +20,7 @@ from training.alignments import alignments, label, unaligned
 from training.choose import Candidate, Figures, ValidationSet, best, decide, gains, hold_out, make_validation_set
 from training.recipe import Recipe, Use
 from training.scratch import scratch
-from training.synthetic import Synthetic, Tiles
+from training.synthetic import Synthetic, Tiles, in_frame
 from training.textures import Textures
 from training.workshop import Workshop
 
@@ -114,6 +114,8 @@ def run_stages(
     if len(tiles) >= ENOUGH_TO_CHOOSE and (workshop.settings > 1 or "choose" in [use for use, _ in plan.values()]):
         learning, held_out = _hold_out(recipe, tiles, textures)
     source = Synthetic(learning, textures, recipe.seed, build_alignment(workshop.preprocess(align)), keep=workshop.keep)
+    if any(use != "never" for use, _ in plan.values()):
+        source = in_frame(source, folder=workshop.folder)
 
     def candidates(backbone: Backbone, fusion: AnyFusion | None, measured: ValidationSet) -> list[Candidate]:
         return workshop.candidates(backbone, fusion, align=align, good=learning, held_out=measured)

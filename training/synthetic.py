@@ -4,11 +4,13 @@ All randomness comes from (seed, use, epoch, index): `use` keeps the draws of tr
 apart, so that no validation defect was seen in training.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from models.alignment import Alignment
 from models.manifest import Kind
 from training.defects import synthesise
 from training.foreground import KindDecision, decide_kind, foreground_mask
+from training.parallel import in_parallel
 from training.scratch import scratch
 from training.textures import Textures
 
@@ -72,14 +75,16 @@ def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.
     (Seed, step 1.3.) What is `ignored`, (S, S), is no foreground: no defect is drawn there.
     """
     foregrounds = scratch((len(images), *images.shape[-2:]), np.bool_, folder=folder)
-    for image, foreground in zip(images, foregrounds, strict=True):
-        mask = np.ones_like(foreground) if kind == "texture" else foreground_mask(_to_picture(image))
+
+    def look(index: int) -> None:
+        mask = np.ones_like(foregrounds[index]) if kind == "texture" else foreground_mask(_to_picture(images[index]))
         if ignored is not None:
             mask = mask & ~ignored
         # A part that cannot be told from its background still gets defects: anywhere.
-        foreground[:] = mask if mask.any() or ignored is None else ~ignored
-        if not foreground.any():
-            foreground[:] = True
+        mask = mask if mask.any() or ignored is None else ~ignored
+        foregrounds[index] = mask if mask.any() else True
+
+    deque(in_parallel(look, range(len(images)), device=torch.device("cpu")), maxlen=0)
     return Tiles(images, foregrounds)
 
 
@@ -87,7 +92,8 @@ def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.
 class Synthetic:
     """Draws synthetic defects onto tiles. With an `alignment`, examples are in the part's frame.
 
-    `keep` is false where pictures are not looked at.
+    `keep` is false where pictures are not looked at. `framed`, (n, 3, s, s) uint8, are the good tiles in the part's
+    frame where they have been brought there once and for all; see `in_frame`.
     """
 
     tiles: Tiles
@@ -95,6 +101,7 @@ class Synthetic:
     seed: int
     alignment: Alignment | None = None
     keep: Tensor | None = None
+    framed: Tensor | None = None
 
     def generator(self, use: Use, *, epoch: int, index: int) -> np.random.Generator:
         """The random generator of one example."""
@@ -108,8 +115,13 @@ class Synthetic:
 
     def good_batches(self, size: int = 32) -> Iterator[Tensor]:
         """The good tiles as the network sees them, (b, 3, s, s) uint8 at a time."""
-        for batch in self.tiles.batches(size):
-            yield batch if self.alignment is None else self.alignment(batch, self.keep)[0].round().to(torch.uint8)
+        if self.framed is not None:
+            yield from self.framed.split(size)
+        elif self.alignment is None:
+            yield from self.tiles.batches(size)
+        else:
+            for batch in self.tiles.batches(size):
+                yield self.alignment(batch, self.keep)[0].round().to(torch.uint8)
 
     def example(self, position: int, use: Use, *, epoch: int) -> tuple[Tensor, NDArray[np.bool_], np.random.Generator]:
         """Example `position` of good tiles followed by as many synthetic ones (seed, step 1.5).
@@ -118,23 +130,39 @@ class Synthetic:
         """
         rng = self.generator(use, epoch=epoch, index=position)
         index = position % len(self.tiles)
-        tile, foreground = self.tiles[index]
-        mask = np.zeros(foreground.shape, np.bool_)
         if position >= len(self.tiles):
-            tile, mask = self.draw(index, rng)
-        return *self._aligned(tile, mask), rng
+            return *self._aligned(*self.draw(index, rng)), rng
+        good = self.tiles[index][0]
+        if self.framed is not None:
+            tile = self.framed[index]
+        else:
+            tile, _ = self._aligned(good, np.zeros(good.shape[1:], np.bool_))
+        return tile, np.zeros(tile.shape[1:], np.bool_), rng
 
     def _aligned(self, tile: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, NDArray[np.bool_]]:
         """A tile (3, S, S) uint8 and its mask in the part's own frame."""
         if self.alignment is None:
             return tile, mask
-        picture, pose = self.alignment(tile.unsqueeze(0), self.keep)
-        share = self.alignment.align(torch.from_numpy(mask).float()[None, None], pose)
-        return picture[0].round().to(torch.uint8), np.asarray((share[0, 0] >= 0.5).numpy())
+        pose = self.alignment.pose(tile.unsqueeze(0), self.keep)
+        both = torch.cat([tile, torch.from_numpy(mask).to(torch.uint8).unsqueeze(0)])  # (4, S, S)
+        aligned = self.alignment.align(both.unsqueeze(0).float(), pose)[0]  # (4, s, s): the grid is made once
+        return aligned[:3].round().to(torch.uint8), np.asarray((aligned[3] >= 0.5).numpy())
+
+
+def in_frame(source: Synthetic, *, folder: Path) -> Synthetic:
+    """The same, its good tiles aligned once instead of in every epoch; they lie in a file in `folder`."""
+    if source.alignment is None:
+        return source
+    framed = scratch((len(source.tiles), 3, source.alignment.side, source.alignment.side), np.uint8, folder=folder)
+    done = 0
+    for batch in source.good_batches():
+        framed[done : done + len(batch)] = batch.numpy()
+        done += len(batch)
+    return replace(source, framed=torch.from_numpy(framed))
 
 
 def _to_picture(tile: Tensor) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(tile.permute(1, 2, 0).numpy())
+    return np.asarray(cv2.merge(list(tile.numpy())), dtype=np.uint8)  # several times as fast as a transposed copy
 
 
 def _to_tile(picture: NDArray[np.uint8]) -> Tensor:

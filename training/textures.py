@@ -22,6 +22,7 @@ from training.picture_files import SUFFIXES, is_picture
 # Kept pictures are shrunk to this shorter side: as sharp as a 224 px draw needs, about 0.4 MB each.
 CACHED_SIDE: Final = 320
 CACHED_IMAGES: Final = 128
+_QUARTERS: Final = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 class Textures(Protocol):
@@ -68,8 +69,8 @@ class FolderTextures:
             except (ImageError, OSError) as error:
                 raise _unreadable(path, error) from error
         self._cache[path] = picture  # last in line: the first is the one unused for longest
-        if len(self._cache) > CACHED_IMAGES:
-            self._cache.pop(next(iter(self._cache)), None)
+        for unused in list(self._cache)[:-CACHED_IMAGES]:  # a list: other threads draw at the same time
+            self._cache.pop(unused, None)
         return picture
 
 
@@ -123,8 +124,9 @@ def _crop(picture: Rgb, rng: np.random.Generator, size: int) -> Rgb:
 
 def _turn(picture: Rgb, rng: np.random.Generator) -> Rgb:
     """One of the eight symmetries of the square."""
-    picture = np.rot90(picture, int(rng.integers(4)))
-    return np.ascontiguousarray(picture[:, ::-1] if rng.random() < 0.5 else picture)
+    quarter = _QUARTERS[int(rng.integers(4))]
+    turned = picture if quarter is None else cv2.rotate(picture, quarter)
+    return np.asarray(cv2.flip(turned, 1) if rng.random() < 0.5 else turned, dtype=np.uint8)
 
 
 def _recolour(picture: Rgb, rng: np.random.Generator) -> Rgb:

@@ -1,6 +1,6 @@
 """The commands that make artifacts: train, and refit with more pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -190,6 +190,13 @@ def _say_result(result: TrainingResult, console: Console) -> None:
     rule = result.threshold.rule if rate is None else f"{result.threshold.rule}, false-reject rate {rate:g}"
     said = f"{result.category} {result.version}: threshold {result.threshold.value:.4f} ({rule})"
     console.print(said, markup=False, highlight=False)
+    console.print(_time_line(result.seconds), markup=False, highlight=False)
+
+
+def _time_line(seconds: Mapping[str, float]) -> str:
+    """Where the time went, the longest first."""
+    stages = sorted(seconds.items() - {("total", seconds["total"])}, key=lambda stage: -stage[1])
+    return f"time: {seconds['total']:.1f} s; " + ", ".join(f"{name} {spent:.1f}" for name, spent in stages)
 
 
 def _document(result: TrainingResult) -> dict[str, object]:

@@ -241,3 +241,29 @@ def test_concatenation_upsamples_to_the_first_level() -> None:
     expected = torch.cat([x1, naive_bilinear(x2, SIZES[0]), naive_bilinear(x3, SIZES[0])], dim=1)
     assert joined.shape == (2, sum(CHANNELS), *SIZES[0])
     assert torch.allclose(joined, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mfcsam_gives_the_same_for_either_layout_of_its_input(layout: torch.memory_format) -> None:
+    module = MFCSAM(16, (8, 6)).double().eval()
+    x = torch.randn(2, 16, 8, 6, dtype=torch.float64)
+    expected = torch.cat(
+        [
+            naive_position_attention(naive_channel_attention(naive_conv(x, branch[0]), branch[1]), branch[2])
+            for branch in module.branches
+        ],
+        dim=1,
+    )
+    found = module(x.contiguous(memory_format=layout))
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("assign", [False, True])  # True: as artifacts are loaded
+def test_what_channels_last_gives_is_channels_last_also_after_weights_were_loaded(assign: bool) -> None:
+    module, other = MFCSAM(16, (8, 6)), MFCSAM(16, (8, 6))
+    module.load_state_dict({name: each.contiguous() for name, each in other.state_dict().items()}, assign=assign)
+    x = torch.randn(2, 16, 8, 6).contiguous(memory_format=torch.channels_last)
+    assert module(x).is_contiguous(memory_format=torch.channels_last)
+    for branch in module.branches:
+        assert branch[0].weight.is_contiguous(memory_format=torch.channels_last)
+        assert not branch[0].weight.is_contiguous()

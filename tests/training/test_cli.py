@@ -111,7 +111,12 @@ def test_train_then_evaluate_then_inspect(arch: str, parts: Path, recipe: Path, 
     stages = [(choice["stage"], choice["kept"]) for choice in trained["choices"]]
     assert stages == [("alignment", False), ("jigsaw", True), ("fusion", True)]
     assert (trained["threshold_rule"], trained["alpha"]) == ("conformal", 0.1)
-    assert {"jigsaw", "fusion", "features", "gaussian"} <= trained["seconds"].keys()
+    seconds = trained["seconds"]
+    assert {"jigsaw", "fusion", "features", "gaussian", "other", "total"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], abs=0.01)
+    record = json.loads(artifact.with_suffix(".json").read_text())
+    assert (record["version"], record["seconds"]) == (trained["version"], seconds)
+    assert record["manifest"]["choices"] == trained["choices"]
 
     run("evaluate", artifact, "--data", parts, "--json", tmp_path / "e.json", "--report", tmp_path / "report")
     evaluation = json.loads((tmp_path / "e.json").read_text())
@@ -184,6 +189,30 @@ def test_a_value_that_an_option_does_not_know_is_a_usage_error(parts: Path, opti
     result = CliRunner().invoke(jigsight.app, ["train", "--data", str(parts), *option])
     assert result.exit_code == 2
     assert option[0] in result.stderr
+
+
+def test_the_last_line_says_where_the_time_went(parts: Path, brief: Path, tmp_path: Path) -> None:
+    given = [
+        "train",
+        "--data",
+        parts,
+        "--category",
+        "flange",
+        "--recipe",
+        brief,
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+    ]
+    given += ["--arch", "mobilenet_v2", "--artifacts", tmp_path / "artifacts", "--json", tmp_path / "train.json"]
+    result = CliRunner().invoke(jigsight.app, [str(each) for each in given], catch_exceptions=False)
+    line = " ".join(result.stderr[result.stderr.rindex("time: ") :].split())
+    seconds = json.loads((tmp_path / "train.json").read_text())["seconds"]
+    assert line.startswith(f"time: {seconds.pop('total'):.1f} s; ")
+    told = [stage.rsplit(" ", 1) for stage in line.partition("; ")[2].split(", ")]
+    assert {name: float(spent) for name, spent in told} == {name: round(spent, 1) for name, spent in seconds.items()}
+    assert [float(spent) for _, spent in told] == sorted(map(float, dict(told).values()), reverse=True)
 
 
 def test_refit_takes_more_pictures_and_keeps_what_was_learnt(parts: Path, brief: Path, tmp_path: Path) -> None:

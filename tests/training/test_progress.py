@@ -22,8 +22,8 @@ def test_a_log_gets_one_line_a_step_with_its_last_note() -> None:
 
 def test_a_log_of_a_long_step_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 5.0, 16.0, 16.0, 20.0, 40.0, 41.0])  # begun twice, then each look; 16.0 is noted
-    monkeypatch.setattr("training.progress.time.perf_counter", lambda: next(clock))
     progress, file = written(terminal=False)
+    monkeypatch.setattr("training.progress.time.perf_counter", lambda: next(clock))
     with progress.step("jigsaw", 4) as step:
         for loss in ("4", "3", "2", "1"):  # the last unit is told of by the step's own line
             step.advance(f"loss {loss}")
@@ -77,3 +77,13 @@ def test_an_error_passes_through_a_step() -> None:
     assert "features" not in progress.seconds
     progress.say("after")
     assert file.getvalue().endswith("after\n")
+
+
+def test_times_are_of_each_step_of_the_rest_and_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 103.0, 103.0, 110.0, 110.0, 110.0, 111.5, 120.0])  # each step looks at its beginning twice
+    monkeypatch.setattr("training.progress.time.perf_counter", lambda: next(clock))
+    progress = Progress.silent()
+    for name in ("features", "jigsaw"):
+        with progress.step(name, 1):
+            pass
+    assert progress.times() == {"features": 7.0, "jigsaw": 1.5, "other": 11.5, "total": 20.0}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.alignment import OVERSAMPLING, Alignment, AlignmentConfig
-from training.synthetic import Synthetic, Tiles, Use, make_tiles
+from training.synthetic import Synthetic, Tiles, Use, in_frame, make_tiles
 from training.textures import ProceduralTextures
 
 
@@ -114,10 +114,7 @@ def test_draws_depend_on_seed_use_epoch_and_index_alone(part_tiles: Tiles) -> No
 
 
 def test_examples_come_in_the_parts_own_frame(part_tiles: Tiles) -> None:
-    wide = Tiles(
-        part_tiles.images.repeat_interleave(OVERSAMPLING, 2).repeat_interleave(OVERSAMPLING, 3),
-        part_tiles.foregrounds.repeat(OVERSAMPLING, 1).repeat(OVERSAMPLING, 2),
-    )
+    wide = wide_parts(part_tiles)
     alignment = Alignment(AlignmentConfig(name="shift", along=1.25, across=1.25), side=64)
     source = Synthetic(wide, ProceduralTextures(), 0, alignment)
     plain = Synthetic(wide, ProceduralTextures(), 0)
@@ -137,3 +134,35 @@ def test_examples_come_in_the_parts_own_frame(part_tiles: Tiles) -> None:
         shares.append(mask.mean() / before.mean())
         assert (tile != good).any()
     assert 1.2 < np.mean(shares) < 1.9  # 1.25² = 1.56 of the share, less what is cut off
+
+
+def wide_parts(part_tiles: Tiles) -> Tiles:
+    """The parts as they are taken for an alignment."""
+    return Tiles(
+        part_tiles.images.repeat_interleave(OVERSAMPLING, 2).repeat_interleave(OVERSAMPLING, 3),
+        part_tiles.foregrounds.repeat(OVERSAMPLING, 1).repeat(OVERSAMPLING, 2),
+    )
+
+
+def test_good_tiles_that_were_aligned_once_are_those_that_are_aligned_each_time(
+    part_tiles: Tiles, tmp_path: Path
+) -> None:
+    some = wide_parts(part_tiles).subset([3, 1, 7])
+    alignment = Alignment(AlignmentConfig(name="rotate", along=0.9, across=1.1), side=64)
+    source = Synthetic(some, ProceduralTextures(), 0, alignment)
+    framed = in_frame(source, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # a file without a name
+    for position in range(6):
+        (tile, mask, rng), (expected, where, generator) = (
+            each.example(position, Use.FUSION, epoch=1) for each in (framed, source)
+        )
+        assert torch.equal(tile, expected)
+        assert np.array_equal(mask, where)
+        assert rng.random() == generator.random()
+    for batch, expected in zip(framed.good_batches(2), source.good_batches(2), strict=True):
+        assert torch.equal(batch, expected)
+
+
+def test_without_an_alignment_good_tiles_stay_where_they_are(part_tiles: Tiles, tmp_path: Path) -> None:
+    source = synthetic(part_tiles)
+    assert in_frame(source, folder=tmp_path) is source

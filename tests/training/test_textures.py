@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_the_cache_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(30):
         source.draw(rng, 8)
     assert len(source._cache) == 2
+
+
+def test_many_threads_may_draw_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(12):
+        Image.fromarray(np.full((8, 8, 3), index, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    monkeypatch.setattr(textures, "CACHED_IMAGES", 2)
+    source = FolderTextures(tmp_path)
+
+    def drawn(seed: int) -> bytes:
+        return source.draw(np.random.default_rng(seed), 8).tobytes()
+
+    alone = [drawn(seed) for seed in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(drawn, range(400))) == alone
+    assert len(source._cache) <= 2 + 8
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.__name__)
