@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from models.backbone import Grids
 from models.errors import ArtifactError
 from models.pooling import pooled
+from models.products import product
 
 Pooling = Literal[1, 3, 5, 7]
 
@@ -69,7 +70,7 @@ def _in_blocks(z: Tensor, directions: Tensor) -> Tensor:
     return torch.cat([torch.bmm(some, stored.to(z.dtype)) for some, stored in blocks])
 
 
-def _rows(whitening: Tensor) -> int:
+def filled_rows(whitening: Tensor) -> int:
     """Up to which row a whitening (k, c) holds anything."""
     used = whitening.any(dim=1).nonzero()
     return int(used[-1]) + 1 if len(used) else 0
@@ -124,7 +125,7 @@ class CompactGaussian(nn.Module):
         ready = copy.deepcopy(self, {id(buffer): buffer for buffer in self.buffers()})  # which are shared
         ready.dtype = dtype
         for level, (mean, whitening, rows) in enumerate(
-            zip(self.means, self.whitenings, map(_rows, self.whitenings), strict=True), start=1
+            zip(self.means, self.whitenings, map(filled_rows, self.whitenings), strict=True), start=1
         ):
             filled = self.config.dimensions if level == len(self.channels) else rows
             setattr(ready, f"whitening{level}", whitening[:filled].to(dtype))
@@ -151,10 +152,11 @@ class CompactGaussian(nn.Module):
     def _part(self, level: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
         """A level's share of z, (h, w, b, k'). Positions come first, so that nothing large is ever turned round."""
         centred = (level.float() - mean).permute(2, 3, 0, 1).contiguous()  # (h_l, w_l, b, c_l)
-        part = F.linear(centred.to(self.dtype), whitening)
+        height, width, b, c = centred.shape
+        part = product(centred.to(self.dtype).view(-1, c), whitening).view(height, width, b, -1)
         if part.shape[:2] == self.grid:
             return part
-        height, width, b, k = part.shape
+        k = part.shape[-1]
         image = part.view(1, height, width, b * k).permute(0, 3, 1, 2)  # one, with b * k channels, which lie last
         fine = F.interpolate(image, size=list(self.grid), mode="bilinear", align_corners=False)
         return fine.permute(0, 2, 3, 1).reshape(*self.grid, b, k)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.products import gram
+
 _EXACT = 512  # the smaller side of what is decomposed exactly; beyond it the leading directions are iterated for
 _SPARE, _ITERATIONS = 8, 4  # of that iteration: directions beyond those that are kept, and rounds
 
@@ -18,13 +20,13 @@ def leading(z: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     if min(n, k) > _EXACT and available + _SPARE < min(n, k) // 2:
         values, vectors = _iterated(z, available + _SPARE)
     elif k <= n:
-        values, vectors = torch.linalg.eigh(z.transpose(1, 2) @ z)
+        values, vectors = torch.linalg.eigh(gram(z.transpose(1, 2)))
         values, vectors = values.flip(1), vectors.flip(2)
     else:
-        values, left = torch.linalg.eigh(z @ z.transpose(1, 2))
-        values, left = values.flip(1), left.flip(2)
+        values, left = torch.linalg.eigh(gram(z))
+        values, left = values.flip(1), left[..., -available:].flip(2)
         # A centred z has n - 1 directions: the last value is zero but for rounding, and has no direction.
-        seen = values > values[:, :1] * 1e-6
+        seen = values[:, :available] > values[:, :1] * 1e-6
         # Normalised, not divided by the root of the value: of small values rounding has left little.
         vectors = F.normalize(z.transpose(1, 2) @ left, dim=1) * seen.unsqueeze(1)
     values = values[:, :available].clamp_min(0) / max(n - 1, 1)

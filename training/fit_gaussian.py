@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from models.compact_gaussian import CompactGaussian, Pooling, residual
+from models.compact_gaussian import CompactGaussian, Pooling, filled_rows, residual
 from models.errors import DatasetError
 from models.pooling import pooled
+from models.products import product
 from training.arrays import Indices
 from training.distances import Distances
 from training.eigenpairs import leading
@@ -84,30 +85,34 @@ def fit_gaussian(
     """
     config, count, (height, width) = scorer.config, features.count, scorer.grid
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
+    channels = scorer.channels
     assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
     groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
     moments = moments_of(joining, groups, device=device, progress=progress)
 
-    def whitening(known: list[int]) -> Tensor:
-        covariance = moments.covariance(known)
-        return whitening_of(covariance, epsilon=epsilon, dimensions=config.dimensions).to(device)
+    def whitening(without: int | None) -> list[Tensor]:
+        covariance = moments.covariance(without=without)
+        whole = whitening_of(covariance, epsilon=epsilon, dimensions=config.dimensions)
+        return _levelwise(whole.to(device), channels)
 
-    every = list(range(len(groups)))
-    whole = whitening(every)
-    blind = [] if folds is None else [whitening([other for other in every if other != fold]) for fold in every]
+    whole = whitening(None)
+    blind = [] if folds is None else [whitening(fold) for fold in range(len(groups))]
     _store_whitening(scorer, whole, features, everyone)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 
     def fit(block: Block) -> int:
-        y = joining.embed(block, everyone, device)
-        z = (y - y.mean(1, keepdim=True)) @ whole
+        rows = joining.near(block, everyone, device)
+        z = _whitened(joining, block, rows, everyone, whole)
         directions, corrections = shortened(*leading(z, config.rank), config.shrinkage)
         scorer.directions[block.positions] = directions.cpu()
         scorer.corrections[block.positions] = corrections.cpu()
         if folds is not None:
             within[:, block.positions] = residual(z, directions, corrections, shrinkage=config.shrinkage).T.cpu()
         for held, matrix in zip(groups, blind, strict=False):
-            distances = _held_out(y, held, matrix, rank=config.rank, shrinkage=config.shrinkage)
+            known = np.setdiff1d(everyone, held)
+            z = _whitened(joining, block, rows, known, matrix)
+            directions, corrections = shortened(*leading(z[:, known], config.rank), config.shrinkage)
+            distances = residual(z[:, held], directions, corrections, shrinkage=config.shrinkage)
             outside[held, block.positions] = distances.T.cpu()
         return len(z)
 
@@ -139,15 +144,16 @@ def scan(
     `settings` are pairs of shrinkage and rank.
     """
     joining = Joining(features, pooling)
-    covariance = moments_of(joining, [known], device=device, progress=progress).covariance([0])
-    whitening = whitening_of(covariance, epsilon=epsilon, dimensions=dimensions).to(device)
+    covariance = moments_of(joining, [known], device=device, progress=progress).covariance()
+    whole = whitening_of(covariance, epsilon=epsilon, dimensions=dimensions).to(device)
+    whitening = _levelwise(whole, features.channels)
     height, width = features.grids[0]
     maps = torch.empty(len(settings), len(asked), height * width)
     both, most = np.concatenate([known, asked]), max(rank for _, rank in settings)
 
     def ask(block: Block) -> int:
-        y = joining.embed(block, both, device)
-        z = (y - y[:, : len(known)].mean(1, keepdim=True)) @ whitening
+        rows = joining.near(block, both, device)
+        z = _whitened(joining, block, rows, np.arange(len(known)), whitening)
         values, vectors = leading(z[:, : len(known)], most)
         for index, (shrinkage, rank) in enumerate(settings):
             directions, corrections = shortened(values[:, :rank], vectors[..., :rank], shrinkage)
@@ -161,19 +167,36 @@ def scan(
     return maps.view(len(settings), len(asked), height, width)
 
 
-def _held_out(y: Tensor, held: Indices, whitening: Tensor, *, rank: int, shrinkage: float) -> Tensor:
-    """Distances (p, m) of the held-out ones among y (p, n, d) under the Gaussian of the others."""
-    others = np.setdiff1d(np.arange(y.shape[1]), held)
-    known = y[:, others]
-    mean = known.mean(1, keepdim=True)
-    directions, corrections = shortened(*leading((known - mean) @ whitening, rank), shrinkage)
-    return residual((y[:, held] - mean) @ whitening, directions, corrections, shrinkage=shrinkage)
+def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    """W (d, k) as the three levels' own, (c_l, k_l): less the columns at their ends that hold nothing."""
+    parts = whitening.split(list(channels))
+    filled = [filled_rows(part.T) for part in parts[:-1]]
+    return [part[:, :count].contiguous() for part, count in zip(parts, [*filled, whitening.shape[1]], strict=True)]
 
 
-def _store_whitening(scorer: CompactGaussian, whitening: Tensor, features: Features, images: Indices) -> None:
+def _whitened(
+    joining: Joining, block: Block, rows: Sequence[Tensor], known: Indices, whitening: Sequence[Tensor]
+) -> Tensor:
+    """Z of all pictures in a block's `rows`, (positions, n, k), less the mean of those at `known`.
+
+    As `CompactGaussian.whiten`: in the levels' own columns, then upsampled and added, the coarsest first.
+    """
+    parts = []
+    for level, (row, matrix) in enumerate(zip(rows, whitening, strict=True)):
+        mean = row[:, known].mean(1, keepdim=True)
+        white = product((row - mean).flatten(0, 1), matrix.T)
+        parts.append(joining.spread(level, block, white.view(*row.shape[:2], -1)))
+    z = parts[-1]
+    for part in reversed(parts[:-1]):
+        z[..., : part.shape[-1]] += part
+    return z
+
+
+def _store_whitening(scorer: CompactGaussian, whitening: Sequence[Tensor], features: Features, images: Indices) -> None:
     places = features.places(images)
     means = pooled([_mean(array, places).unsqueeze(0) for array in features.arrays], scorer.config.pooling)
     for buffer, mean in zip(scorer.means, means, strict=True):
         buffer.copy_(mean.squeeze(0))
-    for buffer, part in zip(scorer.whitenings, whitening.cpu().split(list(scorer.channels)), strict=True):
-        buffer.copy_(part.T)
+    for buffer, part in zip(scorer.whitenings, whitening, strict=True):
+        buffer.zero_()
+        buffer[: part.shape[1]] = part.T.cpu()

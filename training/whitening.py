@@ -4,7 +4,7 @@ One walk over the positions sums up what is needed for any part of the pictures,
 second one. No sum depends on the number of threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.errors import RecipeError
+from models.products import product
 from training.arrays import Indices
 from training.joining import Block, Joining
 from training.parallel import in_parallel
@@ -23,56 +24,78 @@ _PARTS = 16  # of the sum over positions, so that it does not depend on the numb
 
 @dataclass(frozen=True)
 class Moments:
-    """What whitenings are made of: the scatter of each group of pictures and its sums over them, in one walk.
+    """What whitenings are made of: the scatter of each group of pictures and that of its sum over them, in one walk.
 
-    Both are of y less the mean of all. `scatters` (g, d, d) float64 are summed over positions, `sums` are (g, P, d).
+    Both are of y less the mean of all, summed over `positions`: (g, d, d) float64.
     """
 
     counts: tuple[int, ...]
+    positions: int
     scatters: Tensor
     sums: Tensor
 
-    def covariance(self, groups: Sequence[int]) -> Tensor:
-        """The covariance of the pictures in `groups` about their own means, averaged over positions; (d, d) float64."""
-        chosen = list(groups)
-        count = sum(self.counts[group] for group in chosen)
-        together = self.sums[chosen].sum(0).double()  # (P, d)
-        scatter = self.scatters[chosen].sum(0) - together.T @ together / count
-        return scatter / (max(count - 1, 1) * len(together))
+    def covariance(self, *, without: int | None = None) -> Tensor:
+        """The covariance of the pictures, but for one group, about their own means, averaged over positions; (d, d)."""
+        kept = [group for group in range(len(self.counts)) if group != without]
+        count = sum(self.counts[group] for group in kept)
+        scatter = self.scatters[kept].sum(0)
+        if without is not None:  # all sum up to nothing, so what is left sums up to what has gone
+            scatter = scatter - self.sums[without] / count
+        return scatter / (max(count - 1, 1) * self.positions)
 
 
 @torch.inference_mode()
 def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.device, progress: Progress) -> Moments:
-    """The moments of groups of pictures, about the mean of them all."""
-    d, (height, width) = sum(joining.features.channels), joining.features.grids[0]
+    """The moments of groups of pictures, about the mean of them all.
+
+    Upsampling is linear: the scatter of levels at the fine grid's positions is that of their own columns, weighted.
+    """
+    channels, (height, width) = joining.features.channels, joining.features.grids[0]
     everyone = np.concatenate(list(groups))
     bounds = np.cumsum([0, *(len(group) for group in groups)])
-    sums = torch.empty(len(groups), height * width, d)
     blocks = list(joining.blocks(len(everyone)))
     parts = [blocks[part::_PARTS] for part in range(min(_PARTS, len(blocks)))]
 
     def scatter(part: list[Block]) -> Tensor:
-        total = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
+        total = torch.zeros(2, len(groups), sum(channels), sum(channels), dtype=torch.float64, device=device)
         for block in part:
-            y = joining.embed(block, everyone, device)  # (p, n, d)
-            y -= y.mean(1, keepdim=True)
+            rows = [row - row.mean(1, keepdim=True) for row in joining.near(block, everyone, device)]
+            overlaps = _overlaps(joining, block, device)
             for group, (start, stop) in enumerate(pairwise(bounds)):
-                mine = y[:, start:stop]
-                flat = mine.flatten(0, 1)
-                total[group] += (flat.T @ flat).double()
-                sums[group, block.positions] = mine.sum(1).cpu()
+                mine = [row[:, start:stop] for row in rows]
+                total[0, group] += _scatter(mine, overlaps).double()
+                total[1, group] += _scatter([row.sum(1, keepdim=True) for row in mine], overlaps).double()
         return total
 
-    scatters = torch.zeros(len(groups), d, d, dtype=torch.float64, device=device)
+    sums = torch.zeros(2, len(groups), sum(channels), sum(channels), dtype=torch.float64, device=device)
     with progress.step("covariance", len(parts)) as step:
         for scattered in in_parallel(scatter, parts, device=device):
-            scatters += scattered
+            sums += scattered
             step.advance()
-    return Moments(tuple(len(group) for group in groups), scatters.cpu(), sums)
+    scatters, outer = sums.cpu()
+    return Moments(tuple(len(group) for group in groups), height * width, scatters, outer)
+
+
+def _overlaps(joining: Joining, block: Block, device: torch.device) -> dict[tuple[int, int], Tensor]:
+    """For each pair of levels, the finer first, how much their columns have in common over a block's positions."""
+    across = [joining.across(level, block).to(device) for level in range(3)]
+    return {(l, m): across[m].T @ across[l] for m in range(3) for l in range(m + 1)}  # (w'_m, w'_l)
+
+
+def _scatter(rows: Sequence[Tensor], overlaps: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    """Σ y·yᵀ over a block's positions and pictures, (d, d), from the rows (w'_l, m, c_l) of its levels."""
+    parts: dict[tuple[int, int], Tensor] = {}
+    for (l, m), overlap in overlaps.items():
+        finer = (overlap @ rows[l].flatten(1)).view(len(overlap), *rows[l].shape[1:])  # in the coarser one's columns
+        parts[l, m] = product(finer.flatten(0, 1).T, rows[m].flatten(0, 1).T)
+        parts[m, l] = parts[l, m].T
+    return torch.cat([torch.cat([parts[l, m] for m in range(3)], dim=1) for l in range(3)])
 
 
 def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
     """W (d, k) float32 of (S̄ + εI), S̄ (d, d) float64 being the average covariance, k `dimensions` of its directions.
+
+    It is turned, which changes no distance, until its transpose is upper triangular: many products are with zeros.
 
     Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
     (docs/log.md), but in a direction that hardly exists, ε is all there is.
@@ -91,6 +114,5 @@ def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tens
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, d), *range(faint - 1, -1, -1)][:dimensions]
     kept: Tensor = (vectors * values.rsqrt())[:, order]  # (d, k)
-    # Turned, which changes no distance, so that W is upper triangular: products with zeros need not be made.
     triangular: Tensor = torch.linalg.qr(kept.T, mode="r").R
     return triangular.triu().T.float()

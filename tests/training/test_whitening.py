@@ -32,9 +32,9 @@ def test_moments_of_groups_add_up_to_those_of_all(some_features: SomeFeatures) -
     groups = [np.array([3, 0, 7]), np.array([1, 2, 9, 10]), np.array([4, 5, 6, 8])]
     moments = moments_of(joining, groups, device=CPU, progress=Progress.silent())
     y = embedded(joining)
-    for chosen in ([0, 1, 2], [0, 2], [1]):
-        known = y[:, np.concatenate([groups[group] for group in chosen])]
-        np.testing.assert_allclose(moments.covariance(chosen), average_covariance(known), rtol=1e-4, atol=1e-5)
+    for gone in (None, 0, 1, 2):
+        known = y[:, np.concatenate([group for number, group in enumerate(groups) if number != gone])]
+        np.testing.assert_allclose(moments.covariance(without=gone), average_covariance(known), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.1])
@@ -42,15 +42,22 @@ def test_fewer_dimensions_keep_the_narrowest_that_are_more_than_epsilon(
     some_features: SomeFeatures, epsilon: float
 ) -> None:
     joining = Joining(some_features(30), 3)
-    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance([0])
-    whole, part = (whitening_of(covariance, epsilon=epsilon, dimensions=kept) for kept in (D, 4))
-    assert torch.equal(whole[:, :4], part)
+    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance()
+    whole, part = (whitening_of(covariance, epsilon=epsilon, dimensions=kept).double() for kept in (D, 4))
     average = torch.from_numpy(average_covariance(embedded(joining))) + epsilon * torch.eye(D)
-    torch.testing.assert_close((whole.T.double() @ average @ whole.double()).float(), torch.eye(D), rtol=0, atol=1e-4)
-    variances = 1 / whole.square().sum(0)  # of the directions, in their order
-    faint = variances < 2 * epsilon
-    last = int(faint.sum())
-    assert (last > 0) is (epsilon == 0.1)
-    assert not faint[: D - last].any()
-    assert bool((variances[: D - last].diff() > 0).all())
-    assert bool((variances[D - last :].diff() < 0).all())
+    torch.testing.assert_close(whole.T @ average @ whole, torch.eye(D).double(), rtol=0, atol=1e-4)
+    variances, directions = torch.linalg.eigh(average)  # ascending
+    faint = int((variances < 2 * epsilon).sum())
+    assert (faint > 0) is (epsilon == 0.1)
+    narrowest = slice(faint, faint + 4)
+    wanted = directions[:, narrowest] / variances[narrowest] @ directions[:, narrowest].T
+    torch.testing.assert_close(part @ part.T, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_whitening_holds_nothing_for_a_finer_level_past_its_own_channels(some_features: SomeFeatures) -> None:
+    joining = Joining(some_features(30), 1)
+    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance()
+    for dimensions in (D, 4):
+        whitening = whitening_of(covariance, epsilon=0.01, dimensions=dimensions)
+        assert torch.equal(whitening.T, whitening.T.triu())
+        assert whitening.any(dim=0).all()

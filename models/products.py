@@ -1,0 +1,34 @@
+"""Matrix products in float32, through oneDNN on CPUs.
+
+torch gives them to Intel's MKL, which on other makers' processors is half as fast as oneDNN is at the very same
+arithmetic (benchmarks/products.py).
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """A·Bᵀ: (m, k), (n, k) -> (m, n), in the type of both."""
+    onednn = _onednn() if a.device.type == "cpu" and a.dtype != torch.float64 else None
+    found: Tensor = F.linear(a, b) if onednn is None else onednn(a, b, None, "none", [], "")
+    return found
+
+
+def gram(z: Tensor) -> Tensor:
+    """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n)."""
+    if z.device.type != "cpu":
+        return z @ z.transpose(1, 2)
+    return torch.stack([product(each, each) for each in z])
+
+
+@cache
+def _onednn() -> Any | None:
+    """Torch's operator, or None where torch was built without oneDNN."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
