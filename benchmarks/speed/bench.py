@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,14 +40,12 @@ class Bench:
     passes: int
     progress: Progress
 
-    @contextmanager
-    def worker(self, script: Path, environment: str | None, place: str) -> Iterator[Worker]:
-        """A new process in a folder of its own."""
+    def worker(self, script: Path, environment: str | None, place: str) -> Worker:
+        """A new process in a folder of its own, for who closes it."""
         python = sys.executable if environment is None else str(self.pythons[environment])
         command = [python, "-W", "ignore", str(script)]
         folder = self.folder / place.replace(" ", "-").replace(",", "")
-        with Worker(command, threads=self.threads, folder=folder, limit_bytes=self.limit_bytes) as worker:
-            yield worker
+        return Worker(command, threads=self.threads, folder=folder, limit_bytes=self.limit_bytes)
 
     def roofline(self) -> dict[str, Any]:
         """Rates of the machine, or why there are none."""
@@ -136,17 +134,16 @@ class Bench:
             told["artifact"] = fit.artifacts[contestant.artifact]
         seconds, first = [], []
         for number in range(self.loads):
-            stack = ExitStack()
-            worker = stack.enter_context(self.worker(contestant.script, contestant.environment, place))
+            worker = self.worker(contestant.script, contestant.environment, place)
             try:
                 answer = worker.ask("load", **told)
             except WorkerFailed as error:
-                stack.close()
+                worker.close()
                 return Load(arch, contestant.name, error=str(error)), None
             seconds.append(answer["seconds"])
             first.append(answer.get("first_seconds", answer["seconds"]))
             if number < self.loads - 1:
-                stack.close()
+                worker.close()
         return Load(arch, contestant.name, seconds, first, worker.resident()), worker
 
     def _case(self, arch: str, source: str, batch: int, workers: dict[Contestant, Worker]) -> list[Timing]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from speed.contestants import OURS
 from speed.results import Results
@@ -25,11 +26,12 @@ def draw(results: Results, path: Path) -> bool:
     drawing = Figure(
         figsize=(1.8 + 3.4 * len(sources), 1.4 + len(archs) * (0.7 + 0.36 * len(names))), layout="constrained"
     )
-    grid = drawing.subplots(len(archs), len(sources), sharey=True, squeeze=False)
+    grid = drawing.subplots(len(archs), len(sources), sharex="row", sharey=True, squeeze=False)
     for row, arch in zip(grid, archs, strict=True):
         for axes, source in zip(row, sources, strict=True):
             _panel(axes, results, arch, source, names)
-    grid[0][0].legend(fontsize="small")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize="small")
     drawing.supxlabel("milliseconds an image, logarithmic: median, and the quartiles or extremes", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f".incoming-{path.name}")
@@ -51,6 +53,9 @@ def _panel(axes: Axes, results: Results, arch: str, source: str, names: list[str
             axes.plot([found.low, found.high], [height, height], linewidth=1.5, color=style["color"])
             axes.plot(found.median, height, _MARKS[index % len(_MARKS)], markersize=5, **style)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_title(f"{arch}, {source}", fontsize="medium")

@@ -28,8 +28,8 @@ def _machine(results: Results) -> Iterator[str]:
     yield ""
     yield f"    {results.command}"
     yield ""
-    yield f"- {machine.get('processor')} ({native}), {machine.get('usable_cores')} cores usable, "
-    yield f"  {machine.get('threads')} threads each, {machine.get('memory_gb')} GB"
+    yield f"- {machine.get('processor')} ({native}), {machine.get('memory_gb')} GB"
+    yield f"- {machine.get('threads')} threads each; {machine.get('usable_cores')} cores may be used"
     if machine.get("gpu"):
         yield f"- {machine['gpu']}"
     yield f"- Python {machine.get('python')}, {packages}; load average at the start {machine.get('load_average')}"
@@ -120,7 +120,7 @@ def _notes(results: Results) -> Iterator[str]:
     yield "- A ratio is the median of the ratios of the same repetitions."
     yield "- Fits: importing is not counted; peak memory is the process' own, of the fit, exports left out."
     yield "- The bare backbone's 'fit' is one extraction: files read, decoded, resized, and passed through it."
-    remarks = dict.fromkeys(f"- {each.contestant}, {each.source}: {each.note}" for each in results.timings if each.note)
+    remarks = dict.fromkeys(f"- {each.contestant}: {each.note}" for each in results.timings if each.note)
     yield from remarks
     yield from dict.fromkeys(f"- {fit.contestant}, fit: {fit.note}" for fit in results.fits if fit.note)
     maps = dict.fromkeys((each.contestant, tuple(each.map)) for each in results.timings if each.map)

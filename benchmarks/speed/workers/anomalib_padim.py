@@ -19,8 +19,11 @@ _LAYERS = ["layer1", "layer2", "layer3"]
 _BATCH = 32  # anomalib's default
 
 
-def fit(*, arch: str, weights: str, folder: str, output: str, image_size: int, device: str, **_: Any) -> dict:
+def fit(
+    *, arch: str, weights: str, folder: str, output: str, image_size: int, device: str, threads: int, **_: Any
+) -> dict:
     """Seconds and peak memory of the fit alone; then both exports."""
+    torch.set_num_threads(threads)
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.models import Padim
@@ -84,6 +87,7 @@ class Asked:
         **_: Any,
     ) -> dict:
         """Seconds from the file to an inferencer that is ready, and to its first answer."""
+        torch.set_num_threads(threads)
         self.pictures, self.size, self.takes_tensors = pictures, image_size, inferencer == "torch"
         first = _array(pictures["jpeg"][0])
         from anomalib.deploy import OpenVINOInferencer, TorchInferencer

@@ -27,6 +27,7 @@ def fit(
     output: str,
     image_size: int,
     device: str,
+    threads: int,
     layers: list[int],
     dimensions: int,
     **_: Any,
@@ -36,6 +37,7 @@ def fit(
     from anomavision.algorithm.common import feature_extraction
     from torch.utils.data import DataLoader
 
+    torch.set_num_threads(threads)
     name = _NAMES[arch]
     build = feature_extraction.BACKBONES[name][0]
     feature_extraction.BACKBONES[name] = (build, None)  # it would download weights
@@ -65,11 +67,14 @@ def fit(
 class Asked:
     """A loaded model, and the case that it was asked last."""
 
-    def load(self, *, artifact: str, device: str, image_size: int, pictures: dict[str, list[str]], **_: Any) -> dict:
+    def load(
+        self, *, artifact: str, device: str, threads: int, image_size: int, pictures: dict[str, list[str]], **_: Any
+    ) -> dict:
         """Seconds from the file to a model that is ready, and to its first answer."""
         from anomavision.inference.model.wrapper import ModelWrapper
         from anomavision.utils import adaptive_gaussian_blur, create_image_transform
 
+        torch.set_num_threads(threads)
         self.pictures, self.size, self.device, self.blur = pictures, image_size, device, adaptive_gaussian_blur
         self.transform = create_image_transform(resize=(image_size, image_size), crop_size=None, normalize=True)
         first = _array(pictures["jpeg"][0])

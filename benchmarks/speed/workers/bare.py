@@ -24,8 +24,11 @@ _BATCH = 32  # of the extraction
 class Bare:
     """A backbone in one precision, and the case that it was asked last."""
 
-    def load(self, *, arch: Architecture, weights: str, dtype: str, device: str, image_size: int, **_: Any) -> dict:
+    def load(
+        self, *, arch: Architecture, weights: str, dtype: str, device: str, threads: int, image_size: int, **_: Any
+    ) -> dict:
         """Seconds until it is there."""
+        torch.set_num_threads(threads)
         begun = time.perf_counter()
         self.device, self.dtype, self.size = torch.device(device), getattr(torch, dtype), image_size
         backbone = build_backbone(arch)

@@ -65,7 +65,16 @@ class Ours:
         return {}
 
     def fit(
-        self, *, arch: Architecture, weights: str, folder: str, output: str, image_size: int, device: str, **_: Any
+        self,
+        *,
+        arch: Architecture,
+        weights: str,
+        folder: str,
+        output: str,
+        image_size: int,
+        device: str,
+        threads: int,
+        **_: Any,
     ) -> dict:
         """A whole training run on the pictures of a folder."""
         request = TrainingRequest(
@@ -79,6 +88,7 @@ class Ours:
             devices=Devices(accelerator=device),
             artifacts=Path(output),
         )
+        torch.set_num_threads(threads)
         begun = time.perf_counter()
         result = train_category(request, Progress.silent())
         return {
@@ -91,6 +101,7 @@ class Ours:
 
     def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> dict:
         """Seconds from the file to a detector that is ready, and to its first answer."""
+        torch.set_num_threads(threads)
         # The service decodes in threads as well.
         self.pool, self.pictures = ThreadPoolExecutor(threads), pictures
         picture = decoded(pictures["jpeg"][0])
@@ -117,7 +128,7 @@ class Ours:
             return lambda: self._judged(self._each(decoded, files.next()))
         arrays = [decoded(path) for path in self.pictures["png"]]
         if source == "small":
-            arrays = [self._tile(array).permute(1, 2, 0).numpy() for array in arrays]
+            arrays = [np.ascontiguousarray(self._tile(array).permute(1, 2, 0).numpy()) for array in arrays]
         rounds = Rounds(arrays, batch)
         return lambda: self._judged(rounds.next())
 

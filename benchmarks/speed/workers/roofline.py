@@ -1,6 +1,5 @@
 """What the machine itself gives: the rate of matrix products in each precision, and of moving memory."""
 
-import time
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ _EDGE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 _BYTES = {"cpu": 2**28, "cuda": 2**30}  # of the tensor that is copied: larger than any cache
 _PRECISIONS = ("float32", "bfloat16", "float16")
 _ENOUGH_MS = 1500.0
-_PATIENCE = 5.0  # seconds for a product; what is only emulated takes minutes, and is measured on smaller matrices
+_PATIENCE_MS = 5000.0  # for a product; what is only emulated takes minutes, and is measured on smaller matrices
 
 
 def measure(*, device: str, passes: int = 9) -> dict[str, Any]:
@@ -33,14 +32,20 @@ def _product(place: torch.device, dtype: torch.dtype, passes: int) -> float | No
     edge = _EDGE[place.type]
     try:
         left, right = (torch.randn(edge, edge, device=place).to(dtype) for _ in range(2))
-        begun = time.perf_counter()
-        left[: edge // 8, : edge // 8] @ right[: edge // 8, : edge // 8]
-        if 8**3 * (time.perf_counter() - begun) > _PATIENCE:
-            edge //= 8
-            left, right = left[:edge, :edge].contiguous(), right[:edge, :edge].contiguous()
+        small = [matrix[: edge // 8, : edge // 8].contiguous() for matrix in (left, right)]
+        probed = min(turn(lambda: torch.mm(*small), passes=2, enough_ms=_ENOUGH_MS, stopwatch=stopwatch(place)))
+        if 8**3 * probed > _PATIENCE_MS:
+            return 2 * (edge // 8) ** 3 / probed / 1e9
         out = torch.empty_like(left)
-        run = lambda: torch.mm(left, right, out=out)  # noqa: E731
-        return 2 * edge**3 / min(turn(run, passes=passes, enough_ms=_ENOUGH_MS, stopwatch=stopwatch(place))) / 1e9
+        best = min(
+            turn(
+                lambda: torch.mm(left, right, out=out),
+                passes=passes,
+                enough_ms=_ENOUGH_MS,
+                stopwatch=stopwatch(place),
+            )
+        )
+        return 2 * edge**3 / best / 1e9
     except RuntimeError:
         return None
 

@@ -22,9 +22,9 @@ def _events(run: Run) -> float:
 
 
 def captured(run: Callable[[], object], device: torch.device) -> tuple[Run, str]:
-    """The same run as one CUDA graph, and what to call it; the run itself where there is no CUDA or no capture."""
+    """The same run as one CUDA graph, and a word on it; the run itself where there is no CUDA or no capture."""
     if device.type != "cuda":
-        return run, "eager"
+        return run, ""
     try:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
