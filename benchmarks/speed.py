@@ -21,6 +21,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -123,28 +124,35 @@ def report(output: Path, results: Results) -> None:
 def main() -> None:
     given = arguments()
     console = Console(stderr=True)
-    device = pick_device(given.device).type
-    threads = given.threads or usable_cores()
+    device, threads = pick_device(given.device).type, given.threads or usable_cores()
     given.cache.mkdir(parents=True, exist_ok=True)
     pythons, missing = environments([name for name in given.peers if name != "none"], given.cache, console)
-    chosen = {
-        "device": device,
-        "bfloat16": native_bfloat16(),
-        "layers": given.anomavision_layers,
-        "dimensions": given.anomavision_dimensions,
-    }
-    absent = [each for each in contestants(peers=list(missing), **chosen) if each.environment]
+    chosen = partial(
+        contestants,
+        device=device,
+        bfloat16=native_bfloat16(),
+        layers=given.anomavision_layers,
+        dimensions=given.anomavision_dimensions,
+    )
     results = Results(
         command=f"python benchmarks/speed.py {shlex.join(sys.argv[1:])}".strip(),
         machine=describe(threads=threads, device=device),
         image_size=given.image_size,
         images=given.images,
-        absent={each.name: missing[each.environment or ""] for each in absent},
+        absent={each.name: missing[each.environment] for each in chosen(peers=list(missing)) if each.environment},
     )
-    progress = Progress(console)
+    bench = prepared(given, Progress(console), pythons=pythons, device=device, threads=threads)
+    measure(given, bench, results, chosen(peers=list(pythons)))
+    print((given.output / "speed.md").read_text(encoding="utf-8"))
+
+
+def prepared(
+    given: argparse.Namespace, progress: Progress, *, pythons: dict[str, Path], device: str, threads: int
+) -> Bench:
+    """What measures, with its pictures drawn."""
     with progress.step("pictures", 1):
         pictures = prepare(given.cache, good=given.images, judged=given.pictures, size=given.size)
-    bench = Bench(
+    return Bench(
         folder=given.cache,
         pictures=pictures,
         pythons=pythons,
@@ -158,8 +166,6 @@ def main() -> None:
         passes=given.passes,
         progress=progress,
     )
-    measure(given, bench, results, contestants(peers=list(pythons), **chosen))
-    print((given.output / "speed.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

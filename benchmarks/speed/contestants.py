@@ -56,8 +56,8 @@ def contestants(
     if "anomalib" in peers:
         script = _SCRIPTS / "anomalib_padim.py"
         for name, inferencer in ((ANOMALIB_TORCH, "torch"), (ANOMALIB_OPENVINO, "openvino")):
-            settings = {"inferencer": inferencer}
-            found.append(Contestant(name, "peer", script, "anomalib", "anomalib", inferencer, settings))
+            told = {"inferencer": inferencer}
+            found.append(Contestant(name, "peer", script, "anomalib", "anomalib", inferencer, told))
     if "anomavision" in peers:
         settings = {"layers": list(layers), "dimensions": dimensions}
         script = _SCRIPTS / "anomavision_padim.py"

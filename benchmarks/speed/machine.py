@@ -57,11 +57,10 @@ def native_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def describe(*, threads: int, device: str) -> dict[str, Any]:
     """The machine, for the report."""
-    found = _cpu(Path("/proc/cpuinfo"))
-    model = next((value for key, value in found if key == "model name"), platform.processor() or platform.machine())
+    models = [value for key, value in _cpu(Path("/proc/cpuinfo")) if key == "model name"]
     packages = ("torch", "torchvision", "numpy", "pillow", "opencv-python-headless")
     return {
-        "processor": model,
+        "processor": models[0] if models else platform.processor() or platform.machine(),
         "usable_cores": usable_cores(),
         "threads": threads,
         "bfloat16": native_bfloat16(),

@@ -49,9 +49,10 @@ def _panel(axes: Axes, results: Results, arch: str, source: str, names: list[str
                 continue
             found = spread(timing.milliseconds).times(1 / batch)
             height = row + 0.16 * (index - (len(batches) - 1) / 2)
-            style = {"color": _COLOURS[index % len(_COLOURS)], "label": f"batch {batch}" if name == OURS else None}
-            axes.plot([found.low, found.high], [height, height], linewidth=1.5, color=style["color"])
-            axes.plot(found.median, height, _MARKS[index % len(_MARKS)], markersize=5, **style)
+            colour, mark = _COLOURS[index % len(_COLOURS)], _MARKS[index % len(_MARKS)]
+            label = f"batch {batch}" if name == OURS else None
+            axes.plot([found.low, found.high], [height, height], linewidth=1.5, color=colour)
+            axes.plot(found.median, height, mark, markersize=5, color=colour, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -84,7 +84,7 @@ class Results:
 
     def architectures(self) -> list[str]:
         """Networks of which anything was measured, in that order."""
-        return list(dict.fromkeys(each.arch for each in (*self.fits, *self.timings)))
+        return list(dict.fromkeys([*(fit.arch for fit in self.fits), *(timing.arch for timing in self.timings)]))
 
     def write(self, path: Path, goals: list[dict[str, Any]]) -> None:
         """As JSON, whole or not at all; without the places of artifacts, which are gone afterwards."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from loop import Rounds, Run, file_bytes, peak_bytes, serve, turn
-from PIL import Image
+from loop import Answer, LastCase, Rounds, Run, file_bytes, peak_bytes, serve, turn
+from pixels import pixels
 
 _LAYERS = ["layer1", "layer2", "layer3"]
 _BATCH = 32  # anomalib's default
@@ -21,7 +21,7 @@ _BATCH = 32  # anomalib's default
 
 def fit(
     *, arch: str, weights: str, folder: str, output: str, image_size: int, device: str, threads: int, **_: Any
-) -> dict:
+) -> Answer:
     """Seconds and peak memory of the fit alone; then both exports."""
     torch.set_num_threads(threads)
     from anomalib.data import Folder
@@ -60,7 +60,7 @@ def fit(
     return {"seconds": seconds, "peak_bytes": peak, "images": len(data.train_data), **_export(model.cpu(), output)}
 
 
-def _export(model: Any, output: str) -> dict:
+def _export(model: Any, output: str) -> Answer:
     torch_file = model.to_torch(output)
     found = {"artifacts": {"torch": str(torch_file)}, "artifact_bytes": {"torch": file_bytes(torch_file)}}
     try:
@@ -85,11 +85,11 @@ class Asked:
         image_size: int,
         pictures: dict[str, list[str]],
         **_: Any,
-    ) -> dict:
+    ) -> Answer:
         """Seconds from the file to an inferencer that is ready, and to its first answer."""
         torch.set_num_threads(threads)
         self.pictures, self.size, self.takes_tensors = pictures, image_size, inferencer == "torch"
-        first = _array(pictures["jpeg"][0])
+        first = pixels(pictures["jpeg"][0])
         from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
         begun = time.perf_counter()
@@ -101,14 +101,12 @@ class Asked:
             self.inferencer = OpenVINOInferencer(artifact, device="CPU", config=config)
         ready = time.perf_counter()
         self.inferencer.predict(first)
-        self._case, self._run = ("", 0), lambda: None
+        self._case = LastCase(self._prepared)
         return {"seconds": ready - begun, "first_seconds": time.perf_counter() - begun}
 
-    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> dict:
+    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> Answer:
         """Milliseconds of some passes, and what the last one came to."""
-        if (source, batch) != self._case:
-            self._run, self._case = self._prepared(source, batch), (source, batch)
-        spent = turn(self._run, passes=passes, enough_ms=enough_ms)
+        spent = turn(self._case.run(source, batch), passes=passes, enough_ms=enough_ms)
         score = float(np.asarray(self._last.pred_score).reshape(-1)[-1])
         if not math.isfinite(score):
             raise ValueError(f"the score is {score}")
@@ -120,7 +118,7 @@ class Asked:
             files = Rounds(self.pictures[source], batch)
             return lambda: [self._predict(path) for path in files.next()]
         edge = self.size if source == "small" else None
-        rounds = Rounds([_array(path, edge) for path in self.pictures["png"]], batch)
+        rounds = Rounds([pixels(path, edge) for path in self.pictures["png"]], batch)
         return lambda: self._predict(self._stacked(rounds.next()))
 
     def _stacked(self, arrays: list[Any]) -> Any:
@@ -135,11 +133,6 @@ class Asked:
         if isinstance(self._last.pred_score, torch.Tensor):
             self._last.pred_score = self._last.pred_score.detach().cpu()  # waits for the device
             self._last.anomaly_map = self._last.anomaly_map.detach().cpu()
-
-
-def _array(path: str, edge: int | None = None) -> Any:
-    picture = Image.open(path).convert("RGB")
-    return np.array(picture if edge is None else picture.resize((edge, edge), Image.Resampling.BILINEAR))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from loop import Rounds, Run, file_bytes, peak_bytes, serve, turn
+from loop import Answer, LastCase, Rounds, Run, file_bytes, peak_bytes, serve, turn
 from PIL import Image
+from pixels import pixels
 
 _NAMES = {"resnet18": "resnet18", "wide_resnet50_2": "wide_resnet50"}
 _BATCH = 32
@@ -31,7 +32,7 @@ def fit(
     layers: list[int],
     dimensions: int,
     **_: Any,
-) -> dict:
+) -> Answer:
     """Seconds and peak memory of the fit, on `layers` and so many of their channels."""
     import anomavision
     from anomavision.algorithm.common import feature_extraction
@@ -69,7 +70,7 @@ class Asked:
 
     def load(
         self, *, artifact: str, device: str, threads: int, image_size: int, pictures: dict[str, list[str]], **_: Any
-    ) -> dict:
+    ) -> Answer:
         """Seconds from the file to a model that is ready, and to its first answer."""
         from anomavision.inference.model.wrapper import ModelWrapper
         from anomavision.utils import adaptive_gaussian_blur, create_image_transform
@@ -77,19 +78,17 @@ class Asked:
         torch.set_num_threads(threads)
         self.pictures, self.size, self.device, self.blur = pictures, image_size, device, adaptive_gaussian_blur
         self.transform = create_image_transform(resize=(image_size, image_size), crop_size=None, normalize=True)
-        first = _array(pictures["jpeg"][0])
+        first = pixels(pictures["jpeg"][0])
         begun = time.perf_counter()
         self.model = ModelWrapper(artifact, device)
         ready = time.perf_counter()
         self._predict([Image.fromarray(first)])
-        self._case, self._run = ("", 0), lambda: None
+        self._case = LastCase(self._prepared)
         return {"seconds": ready - begun, "first_seconds": time.perf_counter() - begun}
 
-    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> dict:
+    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> Answer:
         """Milliseconds of some passes, and what the last one came to."""
-        if (source, batch) != self._case:
-            self._run, self._case = self._prepared(source, batch), (source, batch)
-        spent = turn(self._run, passes=passes, enough_ms=enough_ms)
+        spent = turn(self._case.run(source, batch), passes=passes, enough_ms=enough_ms)
         if not math.isfinite(self._score):
             raise ValueError(f"the score is {self._score}")
         note = "a loop over the files, one pass of the model" if source in ("jpeg", "png") and batch > 1 else ""
@@ -100,7 +99,7 @@ class Asked:
             files = Rounds(self.pictures[source], batch)
             return lambda: self._predict([Image.open(path).convert("RGB") for path in files.next()])
         edge = self.size if source == "small" else None
-        rounds = Rounds([_array(path, edge) for path in self.pictures["png"]], batch)
+        rounds = Rounds([pixels(path, edge) for path in self.pictures["png"]], batch)
         return lambda: self._predict([Image.fromarray(array) for array in rounds.next()])
 
     def _predict(self, pictures: list[Image.Image]) -> None:
@@ -108,11 +107,6 @@ class Asked:
         scores, maps = self.model.predict(batch)
         maps = self.blur(maps, kernel_size=33, sigma=4)
         self._score, self._map = float(np.asarray(scores).reshape(-1)[-1]), maps.shape[-2:]
-
-
-def _array(path: str, edge: int | None = None) -> Any:
-    picture = Image.open(path).convert("RGB")
-    return np.array(picture if edge is None else picture.resize((edge, edge), Image.Resampling.BILINEAR))
 
 
 if __name__ == "__main__":

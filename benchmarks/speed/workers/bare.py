@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loop import Run, peak_bytes, serve, turn
+from loop import Answer, Run, peak_bytes, serve, turn
 from stopwatch import captured, stopwatch
 
 from models.backbone import Architecture, Backbone, build_backbone
@@ -26,7 +26,7 @@ class Bare:
 
     def load(
         self, *, arch: Architecture, weights: str, dtype: str, device: str, threads: int, image_size: int, **_: Any
-    ) -> dict:
+    ) -> Answer:
         """Seconds until it is there."""
         torch.set_num_threads(threads)
         begun = time.perf_counter()
@@ -38,7 +38,7 @@ class Bare:
         self._batch, self._run, self._note = 0, lambda: None, ""
         return {"seconds": time.perf_counter() - begun}
 
-    def time(self, *, batch: int, passes: int, enough_ms: float, **_: Any) -> dict:
+    def time(self, *, batch: int, passes: int, enough_ms: float, **_: Any) -> Answer:
         """Milliseconds of some passes; where the pictures come from is the same to it."""
         with torch.inference_mode():
             if batch != self._batch:
@@ -52,7 +52,7 @@ class Bare:
         images = images.contiguous(memory_format=torch.channels_last)
         return captured(lambda: self.backbone(images), self.device)
 
-    def extract(self, *, folder: str, **given: Any) -> dict:
+    def extract(self, *, folder: str, **given: Any) -> Answer:
         """Seconds of one pass over all pictures of a folder, how many of them the network took, and peak memory."""
         self.load(**given)
         preprocess = Preprocess(PreprocessConfig(image_size=self.size))

@@ -14,6 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+Answer = dict[str, Any]
 Handler = Callable[..., Mapping[str, Any]]
 Run = Callable[[], object]
 Stopwatch = Callable[[Run], float]  # runs it once -> milliseconds
@@ -51,6 +52,20 @@ def turn(run: Run, *, passes: int, enough_ms: float, stopwatch: Stopwatch = wall
     while len(spent) < passes and (not spent or sum(spent) < enough_ms):
         spent.append(stopwatch(run))
     return spent
+
+
+class LastCase:
+    """What runs the case that was asked last: it is prepared once for all its turns."""
+
+    def __init__(self, prepare: Callable[[str, int], Run]) -> None:
+        self._prepare = prepare
+        self._asked: tuple[str, int] | None = None
+
+    def run(self, source: str, batch: int) -> Run:
+        """The run of that case."""
+        if (source, batch) != self._asked:
+            self._run, self._asked = self._prepare(source, batch), (source, batch)
+        return self._run
 
 
 class Rounds:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from loop import Rounds, Run, file_bytes, peak_bytes, serve, turn
+from loop import Answer, LastCase, Rounds, Run, file_bytes, peak_bytes, serve, turn
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from stopwatch import stopwatch
@@ -52,7 +52,7 @@ def decoded(path: str) -> Rgb:
 class Ours:
     """A loaded artifact, and the case that it was asked last."""
 
-    def weights(self, *, arch: Architecture, folder: str, image_size: int, target: str, seed: int = 0) -> dict:
+    def weights(self, *, arch: Architecture, folder: str, image_size: int, target: str, seed: int = 0) -> Answer:
         """Write random weights for all contestants, as torchvision names them, with statistics of those pictures."""
         torch.manual_seed(seed)
         backbone, config = build_backbone(arch), PreprocessConfig(image_size=image_size)
@@ -75,7 +75,7 @@ class Ours:
         device: str,
         threads: int,
         **_: Any,
-    ) -> dict:
+    ) -> Answer:
         """A whole training run on the pictures of a folder."""
         request = TrainingRequest(
             data=Path(folder),
@@ -99,7 +99,7 @@ class Ours:
             "artifact_bytes": {"jigsight": file_bytes(result.artifact)},
         }
 
-    def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> dict:
+    def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> Answer:
         """Seconds from the file to a detector that is ready, and to its first answer."""
         torch.set_num_threads(threads)
         # The service decodes in threads as well.
@@ -109,14 +109,13 @@ class Ours:
         self.artifact: Artifact = load(Path(artifact), device=device)
         ready = time.perf_counter()
         self._judged([picture])
-        self._case, self._run = ("", 0), lambda: None
+        self._case = LastCase(self._prepared)
         return {"seconds": ready - begun, "first_seconds": time.perf_counter() - begun}
 
-    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> dict:
+    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> Answer:
         """Milliseconds of some passes, and what the last one came to."""
-        if (source, batch) != self._case:
-            self._run, self._case = self._prepared(source, batch), (source, batch)
-        spent = turn(self._run, passes=passes, enough_ms=enough_ms, stopwatch=stopwatch(self.artifact.device))
+        run, watch = self._case.run(source, batch), stopwatch(self.artifact.device)
+        spent = turn(run, passes=passes, enough_ms=enough_ms, stopwatch=watch)
         reading = self._last[-1]
         if not math.isfinite(reading.score):
             raise ValueError(f"the score is {reading.score}")
