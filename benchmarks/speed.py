@@ -11,7 +11,8 @@ network with the same random weights, the same input size, the same pictures, th
 network: every fit, in a process of its own, with its time, peak memory and artifact; every artifact's load; then the
 cases, in which all contestants take turns. The peers get virtual environments of their own in --cache the first time
 (12 GB and some minutes); who cannot be installed, loaded or timed, or needs more than --memory-gb, is reported so.
-On CUDA everything is timed by events; see --device.
+On CUDA (--device) JigSight and the backbone, as a CUDA graph, are timed by events, the peers by the clock until their
+answer is in ordinary memory.
 
 The report is OUTPUT/speed.md, speed.json and speed.png, written anew after every case.
 """
@@ -45,28 +46,8 @@ _SOURCES = ("jpeg", "png", "array", "small")
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_argument_group("what")
-    what.add_argument("--arch", nargs="+", choices=("resnet18", "wide_resnet50_2"), metavar="NETWORK")
-    what.add_argument(
-        "--only", choices=("fit", "inference"), help="inference fits all the same; fit loads all the same"
-    )
-    what.add_argument("--source", nargs="+", choices=_SOURCES, default=_SOURCES, help="small: of the input's size")
-    what.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
-    what.add_argument("--peers", nargs="+", choices=("none", *REQUIREMENTS), default=list(REQUIREMENTS))
-    what.add_argument("--image-size", type=int, default=224, help="of all networks' inputs, in pixels")
-    what.add_argument("--images", type=int, default=320, help="to fit to")
-    what.add_argument("--pictures", type=int, default=32, help="to judge, in turn")
-    what.add_argument("--size", type=int, default=1024, help="of all pictures, in pixels")
-    what.add_argument("--anomavision-layers", nargs="+", type=int, default=[0, 1], help="its class's default; 0 to 3")
-    what.add_argument("--anomavision-dimensions", type=int, default=50, help="its default")
-    how = parser.add_argument_group("how")
-    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    how.add_argument("--threads", type=int, help="of each contestant; by default the cores that this process may use")
-    how.add_argument("--repeat", type=int, default=15, help="turns of each contestant at each case")
-    how.add_argument("--passes", type=int, default=3, help="in a turn at most, of which the median counts")
-    how.add_argument("--fits", type=int, default=1, help="how often each is fitted")
-    how.add_argument("--loads", type=int, default=3, help="how often each is loaded, in a new process each time")
-    how.add_argument("--memory-gb", type=float, default=12.0, help="of resident memory: who takes more is killed")
+    _add_what(parser.add_argument_group("what"))
+    _add_how(parser.add_argument_group("how"))
     where = parser.add_argument_group("where")
     where.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "jigsight-speed", metavar="DIR")
     where.add_argument("--output", type=Path, default=Path("speed"), metavar="DIR")
@@ -77,6 +58,40 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if parsed.threads is not None and parsed.threads < 1:
         parser.error(f"--threads must be at least 1, not {parsed.threads}")
     return parsed
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
+    what.add_argument(
+        "--arch",
+        nargs="+",
+        choices=("resnet18", "wide_resnet50_2"),
+        metavar="NETWORK",
+        help="resnet18 and wide_resnet50_2",
+    )
+    what.add_argument(
+        "--only", choices=("fit", "inference"), help="inference fits all the same; fit loads all the same"
+    )
+    what.add_argument("--source", nargs="+", choices=_SOURCES, default=_SOURCES, help="small: of the input's size")
+    what.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32], help="pictures at once")
+    what.add_argument(
+        "--peers", nargs="+", choices=("none", *REQUIREMENTS), default=list(REQUIREMENTS), help="by default both"
+    )
+    what.add_argument("--image-size", type=int, default=224, help="of all networks' inputs, pixels")
+    what.add_argument("--images", type=int, default=320, help="to fit to")
+    what.add_argument("--pictures", type=int, default=32, help="to judge, in turn")
+    what.add_argument("--size", type=int, default=1024, help="of all pictures, in pixels")
+    what.add_argument("--anomavision-layers", nargs="+", type=int, default=[0, 1], help="its class's default; 0 to 3")
+    what.add_argument("--anomavision-dimensions", type=int, default=50, help="its default")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    how.add_argument("--threads", type=int, help="of each contestant; by default the cores that this process may use")
+    how.add_argument("--repeat", type=int, default=15, help="turns of each contestant at each case")
+    how.add_argument("--passes", type=int, default=3, help="in a turn at most, of which the median counts")
+    how.add_argument("--fits", type=int, default=1, help="how often each is fitted")
+    how.add_argument("--loads", type=int, default=3, help="how often each is loaded, in a new process each time")
+    how.add_argument("--memory-gb", type=float, default=12.0, help="of resident memory: who takes more is killed")
 
 
 def environments(names: Sequence[str], cache: Path, console: Console) -> tuple[dict[str, Path], dict[str, str]]:
@@ -141,6 +156,9 @@ def main() -> None:
         images=given.images,
         absent={each.name: missing[each.environment] for each in chosen(peers=list(missing)) if each.environment},
     )
+    if results.machine["busy"]:
+        load = results.machine["load_average"]
+        console.print(f"Something else is at work on this machine (load {load}): ratios are unreliable.")
     bench = prepared(given, Progress(console), pythons=pythons, device=device, threads=threads)
     measure(given, bench, results, chosen(peers=list(pythons)))
     print((given.output / "speed.md").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import torch
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _NATIVE = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86's and ARM's /proc/cpuinfo
+_BUSY: Final = 0.25  # of the cores: with other work than that, threads of one contestant wait for one another
 
 
 def usable_cores(*, cgroup: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:
@@ -58,6 +59,7 @@ def native_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def describe(*, threads: int, device: str) -> dict[str, Any]:
     """The machine, for the report."""
     models = [value for key, value in _cpu(Path("/proc/cpuinfo")) if key == "model name"]
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
     packages = ("torch", "torchvision", "numpy", "pillow", "opencv-python-headless")
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
@@ -68,7 +70,8 @@ def describe(*, threads: int, device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": sys.version.split()[0],
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "load_average": load,
+        "busy": load > _BUSY * usable_cores(),
         "packages": {name: found for name in packages if (found := _version(name))},
     }
 

@@ -32,11 +32,13 @@ def _machine(results: Results) -> Iterator[str]:
     yield f"- {machine.get('threads')} threads each; {machine.get('usable_cores')} cores may be used"
     if machine.get("gpu"):
         yield f"- {machine['gpu']}"
-    yield f"- Python {machine.get('python')}, {packages}; load average at the start {machine.get('load_average')}"
+    yield f"- Python {machine.get('python')}, {packages}"
     yield f"- network input {results.image_size} px; fitted to {results.images} pictures; one set of random weights"
     if rates := results.roofline.get("teraflops"):
         products = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items() if rate is not None)
         yield f"- roofline: matrix products in 10^12 operations a second: {products}; memory {_bandwidth(results)}"
+    if machine.get("busy"):
+        yield f"- **the machine was busy** ({machine['load_average']} threads ran at the start): ratios are unreliable"
     for name, reason in results.absent.items():
         yield f"- {name} takes no part: {reason}"
 
@@ -116,7 +118,7 @@ def _loads(results: Results) -> Iterator[str]:
 def _notes(results: Results) -> Iterator[str]:
     yield "\n## How\n"
     yield "- A figure is a median (in brackets the quartiles, or the extremes of fewer than five repetitions)."
-    yield "- Every contestant is a process; they take turns, each repetition one turn of each, one pass not counted."
+    yield "- Every contestant is a process, a repetition one turn of each, of which the first 250 ms are not counted."
     yield "- A ratio is the median of the ratios of the same repetitions."
     yield "- Fits: importing is not counted; peak memory is the process' own, of the fit, exports left out."
     yield "- The bare backbone's 'fit' is one extraction: files read, decoded, resized, and passed through it."

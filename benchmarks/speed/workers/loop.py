@@ -14,6 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+WARM_MS = 250.0
 Answer = dict[str, Any]
 Handler = Callable[..., Mapping[str, Any]]
 Run = Callable[[], object]
@@ -42,12 +43,18 @@ def wall_clock(run: Run) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def turn(run: Run, *, passes: int, enough_ms: float, stopwatch: Stopwatch = wall_clock) -> list[float]:
-    """One run that does not count, then `passes` that do, fewer if they have taken `enough_ms` together.
+def turn(
+    run: Run, *, passes: int, enough_ms: float, warm_ms: float = WARM_MS, stopwatch: Stopwatch = wall_clock
+) -> list[float]:
+    """Runs that do not count, for `warm_ms` but at least one, then `passes` that do, fewer if they take `enough_ms`.
 
-    The first one fetches into the caches again what the other contestants' turns have driven out.
+    The first ones fetch into the caches again what other contestants have driven out, and wake the threads: right
+    after a pause several of them may be on one core, and then wait for one another at every layer.
     """
+    begun = time.perf_counter()
     run()
+    while 1000 * (time.perf_counter() - begun) < warm_ms:
+        run()
     spent: list[float] = []
     while len(spent) < passes and (not spent or sum(spent) < enough_ms):
         spent.append(stopwatch(run))

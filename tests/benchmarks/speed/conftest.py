@@ -6,7 +6,14 @@ import pytest
 from speed.contestants import ANOMALIB_TORCH, OURS
 from speed.results import Fit, Load, Results, Timing
 
-MACHINE = {"processor": "a processor", "threads": 4, "bfloat16": True, "gpu": None, "packages": {"torch": "2.8"}}
+MACHINE = {
+    "processor": "a processor",
+    "threads": 4,
+    "load_average": 3.5,
+    "bfloat16": True,
+    "gpu": None,
+    "packages": {"torch": "2.8"},
+}
 
 
 @pytest.fixture

@@ -46,3 +46,10 @@ def test_the_plot_is_a_picture_and_nothing_without_figures(results: Make, tmp_pa
         assert picture.format == "PNG"
     assert not draw(results(timings=[]), tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()
+
+
+def test_figures_of_a_busy_machine_are_called_unreliable(results: Make) -> None:
+    run = results()
+    assert "busy" not in markdown(run, goals(run))
+    run.machine = run.machine | {"busy": True}
+    assert "the machine was busy** (3.5 threads" in markdown(run, goals(run))

@@ -33,9 +33,9 @@ def leave(code: int) -> dict:
     sys.exit(code)
 
 
-def take_turn(passes: int, enough_ms: float) -> dict:
+def take_turn(passes: int, enough_ms: float, warm_ms: float) -> dict:
     runs: list[int] = []
-    spent = turn(lambda: runs.append(1), passes=passes, enough_ms=enough_ms)
+    spent = turn(lambda: runs.append(1), passes=passes, enough_ms=enough_ms, warm_ms=warm_ms)
     return {"milliseconds": spent, "runs": len(runs)}
 
 
