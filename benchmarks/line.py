@@ -29,7 +29,7 @@ from training.recipe import GaussianSection
 from training.samples import CATEGORIES
 
 _SMALL = GaussianSection(rank=(12,), shrinkage=(0.03,), pooling=(3,), dimensions=0.5)  # as in the recipe `small`
-_QUALITY = 94
+QUALITY = 94
 _FOLDS = 4
 _MARGIN = 1.25  # of the threshold over the highest score of a part that a fold has not seen
 _COMMENT = b"\xff\xfe\x00\x12"  # a JPEG's comment segment of 16 bytes, and its own length
@@ -44,7 +44,7 @@ def draw_parts(count: int, *, size: int) -> list[bytes]:
 def _draw(seed: int, size: int) -> bytes:
     rgb, _ = CATEGORIES["cloth"].render(np.random.default_rng(seed), size)
     file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "JPEG", quality=_QUALITY)
+    Image.fromarray(rgb).save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 

@@ -1,0 +1,68 @@
+"""Who is compared with whom: each contestant's name, script, environment, and what it is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+Role = Literal["ours", "bare", "peer"]
+
+OURS: Final = "jigsight"
+ANOMALIB_TORCH: Final = "anomalib Torch"
+ANOMALIB_OPENVINO: Final = "anomalib OpenVINO"
+ANOMAVISION: Final = "AnomaVision"
+BARE: Final = "bare backbone"  # and its precision
+
+REQUIREMENTS: Final[Mapping[str, str]] = {
+    "anomalib": "anomalib[openvino]==2.7.0",
+    "anomavision": "anomavision[cpu]==3.6.2",
+}
+_SCRIPTS = Path(__file__).parent / "workers"
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """`fit` names the fit whose artifact `artifact` it loads; a bare backbone has none and needs none."""
+
+    name: str
+    role: Role
+    script: Path
+    environment: str | None  # of REQUIREMENTS; None: ours
+    fit: str
+    artifact: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bare_name(dtype: str) -> str:
+    """The bare backbone of a precision."""
+    return f"{BARE}, {dtype}"
+
+
+def precisions(device: str, *, bfloat16: bool) -> list[str]:
+    """Those of the bare backbone, the detector's own first."""
+    if device == "cuda":
+        return ["float16", "float32"]
+    return ["bfloat16", "float32"] if bfloat16 else ["float32"]
+
+
+def contestants(
+    *, device: str, bfloat16: bool, peers: Sequence[str], layers: Sequence[int], dimensions: int
+) -> list[Contestant]:
+    """All of them, ours first. `layers` and `dimensions` are AnomaVision's."""
+    found = [Contestant(OURS, "ours", _SCRIPTS / "ours.py", None, fit=OURS, artifact="jigsight")]
+    for dtype in precisions(device, bfloat16=bfloat16):
+        name = bare_name(dtype)
+        found.append(Contestant(name, "bare", _SCRIPTS / "bare.py", None, fit=name, settings={"dtype": dtype}))
+    if "anomalib" in peers:
+        script = _SCRIPTS / "anomalib_padim.py"
+        for name, inferencer in ((ANOMALIB_TORCH, "torch"), (ANOMALIB_OPENVINO, "openvino")):
+            told = {"inferencer": inferencer}
+            found.append(Contestant(name, "peer", script, "anomalib", "anomalib", inferencer, told))
+    if "anomavision" in peers:
+        settings = {"layers": list(layers), "dimensions": dimensions}
+        script = _SCRIPTS / "anomavision_padim.py"
+        found.append(Contestant(ANOMAVISION, "peer", script, "anomavision", ANOMAVISION, "torch", settings))
+    return found
+
+
+ROOFLINE: Final = _SCRIPTS / "roofline.py"

@@ -1,0 +1,150 @@
+"""JigSight: fitted by the training pipeline, loaded from its artifact, asked as the service asks it.
+
+The recipe is `default` with its Gaussian scorer and nothing to choose: no alignment, no jigsaw, no fusion, and one
+setting of each kind. From a picture file to the verdict's score, regions and map.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loop import Answer, LastCase, Rounds, Run, file_bytes, peak_bytes, serve, turn
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from stopwatch import stopwatch
+from torch import Tensor
+
+from models.artifact import Artifact, load
+from models.backbone import Architecture, build_backbone, weight_prefix
+from models.images import decode
+from models.preprocess import Preprocess, PreprocessConfig
+from service.allocator import keep_memory
+from service.runs import Reading, detect
+from training.batch_norm import estimate_batch_norm
+from training.loop import Devices
+from training.pipeline import train_category
+from training.progress import Progress
+from training.recipe import Recipe, read_recipe
+from training.request import TrainingRequest
+
+Rgb = NDArray[np.uint8]
+
+
+def recipe(image_size: int) -> Recipe:
+    """`default` with nothing left to choose."""
+    overrides: dict[str, dict[str, Any]] = {stage: {"use": "never"} for stage in ("alignment", "jigsaw", "fusion")}
+    overrides["scorer"] = {"rank": [32], "shrinkage": [0.03], "pooling": [3]}
+    overrides["map"] = {"smoothing": [4.0]}
+    overrides["preprocess"] = {"image_size": image_size}
+    return read_recipe("default", overrides=overrides)
+
+
+def decoded(path: str) -> Rgb:
+    """One picture file -> (h, w, 3) uint8 RGB: the step from bytes to pixels, as the service does it."""
+    return decode(Path(path).read_bytes())
+
+
+class Ours:
+    """A loaded artifact, and the case that it was asked last."""
+
+    def weights(self, *, arch: Architecture, folder: str, image_size: int, target: str, seed: int = 0) -> Answer:
+        """Write random weights for all contestants, as torchvision names them, with statistics of those pictures."""
+        torch.manual_seed(seed)
+        backbone, config = build_backbone(arch), PreprocessConfig(image_size=image_size)
+        some = sorted(Path(folder).iterdir())[:8]
+        tiles = torch.stack([Preprocess(config).resize(decoded(str(path))) for path in some])
+        estimate_batch_norm(backbone, [tiles], config)
+        state = {weight_prefix(arch) + name: tensor for name, tensor in backbone.state_dict().items()}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, target + ".safetensors")
+        torch.save(state, target + ".pth")
+        return {}
+
+    def fit(
+        self,
+        *,
+        arch: Architecture,
+        weights: str,
+        folder: str,
+        output: str,
+        image_size: int,
+        device: str,
+        threads: int,
+        **_: Any,
+    ) -> Answer:
+        """A whole training run on the pictures of a folder."""
+        request = TrainingRequest(
+            data=Path(folder),
+            category=None,
+            recipe=recipe(image_size),
+            arch=arch,
+            weights=weights,
+            textures=None,
+            kind="texture",
+            devices=Devices(accelerator=device),
+            artifacts=Path(output),
+        )
+        torch.set_num_threads(threads)
+        begun = time.perf_counter()
+        result = train_category(request, Progress.silent())
+        return {
+            "seconds": time.perf_counter() - begun,
+            "steps": result.seconds,
+            "peak_bytes": peak_bytes(),
+            "artifacts": {"jigsight": str(result.artifact)},
+            "artifact_bytes": {"jigsight": file_bytes(result.artifact)},
+        }
+
+    def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> Answer:
+        """Seconds from the file to a detector that is ready, and to its first answer."""
+        torch.set_num_threads(threads)
+        # The service decodes in threads as well.
+        self.pool, self.pictures = ThreadPoolExecutor(threads), pictures
+        picture = decoded(pictures["jpeg"][0])
+        begun = time.perf_counter()
+        self.artifact: Artifact = load(Path(artifact), device=device)
+        ready = time.perf_counter()
+        self._judged([picture])
+        self._case = LastCase(self._prepared)
+        return {"seconds": ready - begun, "first_seconds": time.perf_counter() - begun}
+
+    def time(self, *, source: str, batch: int, passes: int, enough_ms: float) -> Answer:
+        """Milliseconds of some passes, and what the last one came to."""
+        run, watch = self._case.run(source, batch), stopwatch(self.artifact.device)
+        spent = turn(run, passes=passes, enough_ms=enough_ms, stopwatch=watch)
+        reading = self._last[-1]
+        if not math.isfinite(reading.score):
+            raise ValueError(f"the score is {reading.score}")
+        return {"milliseconds": spent, "map": reading.map.shape}
+
+    def _prepared(self, source: str, batch: int) -> Run:
+        if source in ("jpeg", "png"):
+            files = Rounds(self.pictures[source], batch)
+            return lambda: self._judged(self._each(decoded, files.next()))
+        arrays = [decoded(path) for path in self.pictures["png"]]
+        if source == "small":
+            arrays = [np.ascontiguousarray(self._tile(array).permute(1, 2, 0).numpy()) for array in arrays]
+        rounds = Rounds(arrays, batch)
+        return lambda: self._judged(rounds.next())
+
+    def _judged(self, pictures: Sequence[Rgb]) -> None:
+        """Pixels -> verdicts, the whole batch in one pass."""
+        self._last: list[Reading] = detect(self.artifact, self._each(self._tile, pictures))
+        for reading, picture in zip(self._last, pictures, strict=True):
+            self.artifact.judge(reading.score, reading.map, size=picture.shape[:2])
+
+    def _tile(self, picture: Rgb) -> Tensor:
+        return self.artifact.detector.preprocess.resize(picture)
+
+    def _each(self, work: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
+        return [work(given[0])] if len(given) == 1 else list(self.pool.map(work, given))
+
+
+if __name__ == "__main__":
+    keep_memory()
+    ours = Ours()
+    serve({"weights": ours.weights, "fit": ours.fit, "load": ours.load, "time": ours.time})
