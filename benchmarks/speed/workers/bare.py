@@ -13,8 +13,8 @@ from loop import Answer, Run, peak_bytes, serve, turn
 from stopwatch import captured, stopwatch
 
 from models.backbone import Architecture, Backbone, build_backbone
-from models.images import decode
 from models.preprocess import Preprocess, PreprocessConfig
+from models.taken import take
 from models.weights import load_weights
 from service.allocator import keep_memory
 
@@ -55,12 +55,12 @@ class Bare:
     def extract(self, *, folder: str, **given: Any) -> Answer:
         """Seconds of one pass over all pictures of a folder, how many of them the network took, and peak memory."""
         self.load(**given)
-        preprocess = Preprocess(PreprocessConfig(image_size=self.size))
+        preprocess = Preprocess(PreprocessConfig(image_size=self.size, reduced_jpeg=True))
         paths = sorted(Path(folder).iterdir())
         begun, network = time.perf_counter(), 0.0
         with torch.inference_mode():
             for start in range(0, len(paths), _BATCH):
-                tiles = [preprocess.resize(decode(path.read_bytes())) for path in paths[start : start + _BATCH]]
+                tiles = [take(path.read_bytes(), preprocess).tile for path in paths[start : start + _BATCH]]
                 images = preprocess(torch.stack(tiles)).to(self.device, self.dtype)
                 network += stopwatch(self.device)(lambda images=images: self.backbone(images)) / 1000
         return {"seconds": time.perf_counter() - begun, "steps": {"network": network}, "peak_bytes": peak_bytes()}

@@ -23,6 +23,7 @@ from models.artifact import Artifact, load
 from models.backbone import Architecture, build_backbone, weight_prefix
 from models.images import decode
 from models.preprocess import Preprocess, PreprocessConfig
+from models.taken import Taken, take
 from service.allocator import keep_memory
 from service.runs import Reading, detect
 from training.batch_norm import estimate_batch_norm
@@ -45,7 +46,7 @@ def recipe(image_size: int) -> Recipe:
 
 
 def decoded(path: str) -> Rgb:
-    """One picture file -> (h, w, 3) uint8 RGB: the step from bytes to pixels, as the service does it."""
+    """One picture file, whole -> (h, w, 3) uint8 RGB."""
     return decode(Path(path).read_bytes())
 
 
@@ -104,11 +105,10 @@ class Ours:
         torch.set_num_threads(threads)
         # The service decodes in threads as well.
         self.pool, self.pictures = ThreadPoolExecutor(threads), pictures
-        picture = decoded(pictures["jpeg"][0])
         begun = time.perf_counter()
-        self.artifact: Artifact = load(Path(artifact), device=device)
+        self.artifact: Artifact = load(Path(artifact)).ready(device)
         ready = time.perf_counter()
-        self._judged([picture])
+        self._judged([self._taken(pictures["jpeg"][0])])
         self._case = LastCase(self._prepared)
         return {"seconds": ready - begun, "first_seconds": time.perf_counter() - begun}
 
@@ -124,18 +124,25 @@ class Ours:
     def _prepared(self, source: str, batch: int) -> Run:
         if source in ("jpeg", "png"):
             files = Rounds(self.pictures[source], batch)
-            return lambda: self._judged(self._each(decoded, files.next()))
+            return lambda: self._judged(self._each(self._taken, files.next()))
         arrays = [decoded(path) for path in self.pictures["png"]]
         if source == "small":
             arrays = [np.ascontiguousarray(self._tile(array).permute(1, 2, 0).numpy()) for array in arrays]
         rounds = Rounds(arrays, batch)
-        return lambda: self._judged(rounds.next())
+        return lambda: self._judged(self._each(self._resized, rounds.next()))
 
-    def _judged(self, pictures: Sequence[Rgb]) -> None:
-        """Pixels -> verdicts, the whole batch in one pass."""
-        self._last: list[Reading] = detect(self.artifact, self._each(self._tile, pictures))
-        for reading, picture in zip(self._last, pictures, strict=True):
-            self.artifact.judge(reading.score, reading.map, size=picture.shape[:2])
+    def _judged(self, pictures: Sequence[Taken]) -> None:
+        """Tiles -> verdicts, the whole batch in one pass."""
+        self._last: list[Reading] = detect(self.artifact, [taken.tile for taken in pictures])
+        for reading, taken in zip(self._last, pictures, strict=True):
+            self.artifact.judge(reading.score, reading.map, size=taken.size)
+
+    def _taken(self, path: str) -> Taken:
+        """One picture file, as the service takes it."""
+        return take(Path(path).read_bytes(), self.artifact.detector.preprocess)
+
+    def _resized(self, picture: Rgb) -> Taken:
+        return Taken(self._tile(picture), (picture.shape[0], picture.shape[1]))
 
     def _tile(self, picture: Rgb) -> Tensor:
         return self.artifact.detector.preprocess.resize(picture)
