@@ -147,19 +147,17 @@ class CompactGaussian(nn.Module):
         z = parts[-1]
         for part in reversed(parts[:-1]):
             z[..., : part.shape[-1]] += part
-        return z.flatten(0, 1)
+        return z.flatten(1, 2).transpose(0, 1)
 
     def _part(self, level: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-        """A level's share of z, (h, w, b, k'). Positions come first, so that nothing large is ever turned round."""
-        centred = (level.float() - mean).permute(2, 3, 0, 1).contiguous()  # (h_l, w_l, b, c_l)
-        height, width, b, c = centred.shape
-        part = product(centred.to(self.dtype).view(-1, c), whitening).view(height, width, b, -1)
-        if part.shape[:2] == self.grid:
+        """A level's share of z, (b, h, w, k'). Channels lie last throughout."""
+        centred = (level.float() - mean).permute(0, 2, 3, 1).contiguous()  # (b, h_l, w_l, c_l)
+        b, height, width, c = centred.shape
+        part = product(centred.to(self.dtype).view(-1, c), whitening).view(b, height, width, -1)
+        if (height, width) == self.grid:
             return part
-        k = part.shape[-1]
-        image = part.view(1, height, width, b * k).permute(0, 3, 1, 2)  # one, with b * k channels, which lie last
-        fine = F.interpolate(image, size=list(self.grid), mode="bilinear", align_corners=False)
-        return fine.permute(0, 2, 3, 1).reshape(*self.grid, b, k)
+        fine = F.interpolate(part.permute(0, 3, 1, 2), size=list(self.grid), mode="bilinear", align_corners=False)
+        return fine.permute(0, 2, 3, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""

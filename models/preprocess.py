@@ -99,7 +99,7 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1))
 
     def resize(self, image: NDArray[np.uint8]) -> Tensor:
-        """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing."""
+        """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing; channels last in memory."""
         # Pictures may come as read-only or negative-stride views, which torch refuses: these alone are copied.
         pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)  # (3, h, w)
         return self._squash(pixels.unsqueeze(0)).squeeze(0)
@@ -122,7 +122,8 @@ class Preprocess(nn.Module):
         if pixels.shape[-2:] != (edge, edge):
             pixels = F.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
         margin = (edge - side) // 2
-        return pixels[..., margin : margin + side, margin : margin + side].contiguous()
+        inner = pixels[..., margin : margin + side, margin : margin + side]
+        return inner.contiguous(memory_format=torch.channels_last)
 
     def forward(self, batch: Tensor) -> Tensor:
         """(b, 3, s, s) in 0..255 -> the same shape in float32, normalised per channel, channels last in memory.

@@ -39,7 +39,9 @@ class PlainRunner:
     def __call__(self, tiles: Sequence[Tensor]) -> Detections:
         """As `Runner` says."""
         with torch.inference_mode():
-            score, score_map = self._detector(torch.stack(list(tiles)).to(self._device))
+            # Pixel by pixel, as tiles lie and as the network takes them.
+            batch = torch.stack([tile.permute(1, 2, 0) for tile in tiles]).permute(0, 3, 1, 2)  # (b, 3, s, s)
+            score, score_map = self._detector(batch.to(self._device))
             return Detections(score.float().cpu().numpy(), score_map.float().cpu().numpy())
 
 

@@ -4,7 +4,9 @@ Positions that are ignored take no part: they are 0 afterwards, and the others a
 (normalised convolution), so that what moves in an ignored place neither adds to its neighbours nor dilutes them.
 """
 
+import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,27 +38,43 @@ class Smoothing(nn.Module):
         offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
         weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
         self.register_buffer("kernel", weights / weights.sum())
+        self.constants: tuple[Tensor, Tensor, Tensor] | None = None
         self.register_buffer("keep", None if grid is None else torch.ones(grid, dtype=torch.bool))
+
+    def ready(self) -> "Smoothing":
+        """The same, with all that does not depend on a map computed once: for who runs it often."""
+        ready = copy.deepcopy(self)
+        if self.keep is not None:
+            ready.constants = self._constants(self.keep.shape)
+        return ready
 
     def forward(self, score_map: Tensor) -> Tensor:
         """(b, h, w) float32, both edges larger than the kernel's radius -> the same, smoothed."""
+        rows, columns, share = self._constants(score_map.shape[-2:]) if self.constants is None else self.constants
         if self.keep is None:
-            return self._blur(score_map)
-        weights = self.keep.to(score_map.dtype).unsqueeze(0)  # (1, h, w)
-        # Against the blur of ones, not against 1: where all is kept, the share is exactly 1 and nothing changes.
-        share = self._blur(weights) / self._blur(torch.ones_like(weights))
+            return rows @ score_map @ columns
         # Multiplied, not selected: a value that is not finite is a fault wherever it is, and must stay one.
-        return torch.where(self.keep, self._blur(score_map * weights) / share, score_map * 0)
+        smooth = rows @ (score_map * self.keep) @ columns / share
+        return torch.where(self.keep, smooth, score_map * 0)
 
     def check(self) -> None:
         """Raise ArtifactError where every position is ignored: such a detector would pass everything."""
         if self.keep is not None and not self.keep.any():
             raise ArtifactError("tensor smoothing.keep ignores every position: nothing would ever fail.")
 
-    def _blur(self, score_map: Tensor) -> Tensor:
+    def _constants(self, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """What blurs columns (h, h) and rows (w, w), and how much of each average is of kept positions (h, w)."""
+        rows, columns = (self._blur_of(edge) for edge in size)
+        if self.keep is None:
+            return rows, columns.T, self.kernel.new_ones(())
+        kept = self.keep.to(rows.dtype)
+        # Against the blur of ones, not against 1: where all is kept, the share is exactly 1 and nothing changes.
+        return rows, columns.T, (rows @ kept @ columns.T) / (rows @ torch.ones_like(kept) @ columns.T)
+
+    def _blur_of(self, edge: int) -> Tensor:
+        """The blur of one axis as a matrix (edge, edge), its border mirrored."""
         if self.radius == 0:
-            return score_map
-        r = self.radius
-        padded = F.pad(score_map.unsqueeze(1), (r, r, r, r), mode="reflect")  # (b, 1, h + 2r, w + 2r)
-        rows = F.conv2d(padded, self.kernel.view(1, 1, -1, 1))
-        return F.conv2d(rows, self.kernel.view(1, 1, 1, -1)).squeeze(1)
+            return torch.eye(edge, dtype=self.kernel.dtype, device=self.kernel.device)
+        basis = torch.eye(edge, dtype=self.kernel.dtype, device=self.kernel.device).unsqueeze(1)
+        mirrored = F.pad(basis, (self.radius, self.radius), mode="reflect")  # (edge, 1, edge + 2r)
+        return F.conv1d(mirrored, self.kernel.view(1, 1, -1)).squeeze(1).T
