@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import service.cli
+from models.cores import use_cores
 from models.errors import JigSightError
 
 _MODULES_OF_THE_EXTRA = ("filelock", "lightning_fabric", "matplotlib")
@@ -49,6 +50,7 @@ service.cli.register(app)
 
 def main() -> None:
     """Run the command line; what the person at it can mend is one sentence, not a traceback."""
+    use_cores()
     try:
         app()
     except (JigSightError, OSError, ValidationError) as error:

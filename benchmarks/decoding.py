@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.allocator import keep_memory
 from models.preprocess import Preprocess, PreprocessConfig
 from models.taken import take
-from service.allocator import keep_memory
 
 _EDGES = (1024, 2048, 4096)
 _NOISE = 3.0  # grey levels

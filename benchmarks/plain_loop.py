@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from models.allocator import keep_memory
 from models.artifact import Artifact, load
 from models.images import media_type
 from models.taken import take
 from service import maps
-from service.allocator import keep_memory
 from service.local_pictures import LocalPictures
 from service.pictures import Pictures
 from service.runs import detect

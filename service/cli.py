@@ -19,12 +19,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from models.allocator import keep_memory
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from service import keys_command, load_command
 from service.access.open_mode import check_exposure
-from service.allocator import keep_memory
 from service.announcement import announcement
 from service.app import create_app
 from service.errors import StartupError
@@ -106,6 +106,7 @@ def inspect(
     Exit code 0: every part passes. 1: all were judged and at least one fails. 2: at least one picture, or the
     artifact, could not be read, or a heatmap not be written; what could be judged is printed all the same.
     """
+    keep_memory()
     found = find_artifact(artifact)
     if found != artifact:
         typer.echo(f"Judging with {found}.", err=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from models.allocator import keep_memory
 from models.artifact import Artifact, load
 from models.device import pick_device
 from models.locate_artifact import find_artifact
@@ -35,6 +36,7 @@ def evaluate_command(
 
     A folder of pictures without test/ or train/ is taken for good parts alone: then only false rejects are measured.
     """
+    keep_memory()
     console = Console(stderr=True)
     check_outputs(json_file, folders={} if report is None else {"--report": report})
     found = find_artifact(artifact)

@@ -1,6 +1,5 @@
 """What this runs on: the processor, how many of its cores this process may use, and the versions that count."""
 
-import math
 import os
 import platform
 import sys
@@ -10,45 +9,10 @@ from typing import Any, Final
 
 import torch
 
-_CGROUP: Final = Path("/sys/fs/cgroup")
+from models.cores import usable_cores
+
 _NATIVE = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86's and ARM's /proc/cpuinfo
 _BUSY: Final = 0.25  # of the cores: with other work than that, threads of one contestant wait for one another
-
-
-def usable_cores(*, cgroup: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores that this process may use at once: by its affinity, and by the quotas of its control groups."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for folder in _groups(cgroup, membership) if (quota := _quota(folder)) is not None]
-    return max(1, min([allowed, *(math.floor(quota) for quota in quotas)]))
-
-
-def _groups(cgroup: Path, membership: Path) -> list[Path]:
-    """The folders of the control group that this process is in and of those above it, of either version."""
-    found = [cgroup, cgroup / "cpu"]
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        root = cgroup if not controllers else cgroup / "cpu" if "cpu" in controllers.split(",") else None
-        if root is not None:
-            parts = [part for part in path.split("/") if part not in ("", "..")]
-            found += [root.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
-    return found
-
-
-def _quota(folder: Path) -> float | None:
-    """Cores that a control group may use, if it is limited."""
-    try:
-        if (folder / "cpu.max").exists():
-            limit, period = (folder / "cpu.max").read_text().split()
-        else:
-            limit = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
-    except OSError:
-        return None
-    return None if limit in ("max", "-1") else int(limit) / int(period)
 
 
 def native_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

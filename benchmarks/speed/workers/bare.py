@@ -12,11 +12,11 @@ import torch
 from loop import Answer, Run, peak_bytes, serve, turn
 from stopwatch import captured, stopwatch
 
+from models.allocator import keep_memory
 from models.backbone import Architecture, Backbone, build_backbone
 from models.preprocess import Preprocess, PreprocessConfig
 from models.taken import take
 from models.weights import load_weights
-from service.allocator import keep_memory
 
 _BATCH = 32  # of the extraction
 

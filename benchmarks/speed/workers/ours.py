@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from stopwatch import stopwatch
 from torch import Tensor
 
+from models.allocator import keep_memory
 from models.artifact import Artifact, load
 from models.backbone import Architecture, build_backbone, weight_prefix
 from models.images import decode
 from models.preprocess import Preprocess, PreprocessConfig
 from models.taken import Taken, take
-from service.allocator import keep_memory
 from service.runs import Reading, detect
 from training.batch_norm import estimate_batch_norm
 from training.loop import Devices

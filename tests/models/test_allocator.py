@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from service.allocator import _is_glibc
+from models.allocator import _is_glibc
 
 pytestmark = pytest.mark.skipif(not _is_glibc(), reason="only glibc is told")
 
 _FAULTS = """
 import ctypes, resource, threading
-from service.allocator import keep_memory
+from models.allocator import keep_memory
 keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
