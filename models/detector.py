@@ -124,7 +124,7 @@ class Detector(nn.Module):
         """A detector on the CPU -> one on `device` that can do nothing but score, faster: fused, and partly in `dtype`.
 
         In `dtype` are the backbone's activations, and the products of the compact Gaussian. bfloat16
-        becomes float32 where the backbone's weights have more digits, as those of artifacts from before 0.2 do.
+        becomes float32 where the backbone's weights have more digits, as in artifacts from before there was a choice.
         """
         backbone = self.backbone
         if isinstance(backbone, Backbone):

@@ -23,7 +23,7 @@ _HALVED = "backbone."
 def stored_dtype(name: str, tensor: Tensor) -> torch.dtype:
     """The type that tensor `name` of a detector's state has in an artifact: float16 for the convolutions' weights.
 
-    It holds every bfloat16 of a weight's usual size, and those of artifacts from before 0.2, which have more bits.
+    It holds every bfloat16 of a weight's usual size. Older artifacts use all of its digits.
     """
     if name.startswith(_HALVED) and tensor.dtype == torch.float32 and tensor.ndim > 1:
         return torch.float16
