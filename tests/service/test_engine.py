@@ -387,3 +387,20 @@ def test_a_dying_thread_answers_what_is_begun_side_by_side(artifact_path: Path, 
     assert [type(answer) for answer in answers] == [EngineStopped] * 4
     engine.stop()
     assert engine.died
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_each_gets_its_own_whatever_the_batches(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path).ready("cuda")
+    tiles = [tile(artifact, good(seed)) for seed in range(60)]
+    expected = [reading.score for each in tiles for reading in detect(artifact, [each])]
+    engine = Engine(batch_limit=8, queue_limit=64)
+    engine.start()
+
+    async def ask() -> list[Reading]:
+        return await asyncio.gather(*(engine.read(artifact, each) for each in tiles))
+
+    for _ in range(5):
+        scores = [reading.score for reading in asyncio.run(ask())]
+        assert scores == pytest.approx(expected, rel=2e-2)  # half precision, in batches of other sizes
+    engine.stop()
