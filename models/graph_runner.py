@@ -20,7 +20,7 @@ from models.buckets import bucket, buckets, parts
 from models.detections import Detections, joined
 from models.detector import Detector
 from models.half_maps import half_maps
-from models.lane import Lane, Work
+from models.lane import Lane, Recording, Work
 from models.staging import BERTHS, Berth, Sizes, Staging, staging
 
 
@@ -62,7 +62,7 @@ class GraphRunner:
         self._sizes = Sizes(self._buckets[-1], detector.preprocess.config.taken, (height, width))
         self._stage: Staging | None = None
         self._warm: set[int] = set()
-        self._recorded: dict[int, Work] = {}
+        self._recorded: dict[int, Recording | None] = {}
         lane.settle()
 
     def __call__(self, tiles: Sequence[Tensor]) -> Detections:
@@ -112,9 +112,10 @@ class GraphRunner:
     def _run(self, stage: Staging, size: int) -> None:
         """Judge the first `size` pictures of `stage.batch`; behind those of a batch lie those of some other one."""
         work = partial(self._compute, stage, size)
-        if size in self._warm and size not in self._recorded and (again := self._lane.record(work)) is not None:
-            self._recorded[size] = again
-        self._recorded.get(size, work)()
+        recorded = self._recorded.get(size)
+        if size in self._warm and (recorded is None or not recorded.alive):
+            recorded = self._recorded[size] = self._lane.record(work)
+        (recorded or work)()
         self._warm.add(size)
 
     def _compute(self, stage: Staging, size: int) -> None:

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from models.cuda_lane import lane_of
 from models.detections import Detections
 from models.detector import Detector
 from models.graph_runner import GraphRunner
-from models.lane import lane_of
 
 __all__ = ["Detections", "PlainRunner", "Runner", "runner_for"]
 

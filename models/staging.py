@@ -1,13 +1,13 @@
 """Where batches lie on their way to a detector and back: two berths in the CPU's memory, one place on the device.
 
 With two a batch can be sent while the one before it is computed. Detectors whose pictures and maps have the same
-shapes share a staging: the device works for one of them at a time.
+shapes share a staging: the device works for one of them at a time. Stagings stay, a few tens of MB for each shape:
+pinned memory must not be given up while a run is recorded, and artifacts are let go of at any time.
 """
 
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from models.lane import Lane
 
 BERTHS = 2
 
-_staged: WeakValueDictionary[tuple[torch.device, "Sizes"], "Staging"] = WeakValueDictionary()
+_staged: dict[tuple[torch.device, "Sizes"], "Staging"] = {}
 _staged_lock = threading.Lock()
 
 
@@ -84,10 +84,9 @@ class Staging:
 
 
 def staging(lane: Lane, sizes: Sizes) -> Staging:
-    """The staging of these sizes on a device, made on first use; gone with the last detector that holds it."""
+    """The staging of these sizes on a device, made on first use."""
     with _staged_lock:
         key = lane.device, sizes
-        found = _staged.get(key)
-        if found is None:
-            found = _staged[key] = Staging(lane, sizes)
-        return found
+        if key not in _staged:
+            _staged[key] = Staging(lane, sizes)
+        return _staged[key]

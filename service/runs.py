@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import Artifact
-from models.lane import give_back_memory
+from models.cuda_lane import give_back_memory
 from models.runner import Detections
 from service.errors import JudgingFailed, ServiceError
 

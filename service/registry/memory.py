@@ -17,9 +17,9 @@ from torch import nn
 
 from models.artifact import Artifact, load
 from models.backbone import Backbone
+from models.cuda_lane import give_back_memory
 from models.errors import ArtifactTooLarge
 from models.fused_backbone import FusedBackbone
-from models.lane import give_back_memory
 from models.precision import Precision
 from models.weights import fingerprint
 from service.registry.scan import Sound

@@ -14,9 +14,10 @@ from torch import Tensor
 from models.artifact import Artifact, load
 from models.buckets import SIZES, buckets
 from models.compact_gaussian import CompactGaussianConfig
+from models.cuda_lane import give_back_memory
 from models.detector import DetectorConfig, build_detector
 from models.images import decode
-from models.lane import InOrder, Work, give_back_memory
+from models.lane import Again, InOrder, Recording, Work
 from models.preprocess import PreprocessConfig
 from models.runner import Detections, GraphRunner, PlainRunner, runner_for
 
@@ -145,7 +146,7 @@ def test_a_failure_leaves_room_for_the_next(ready: Artifact, tiles: list[Tensor]
 class WithoutRecording(InOrder):
     """A device that cannot repeat anything."""
 
-    def record(self, work: Work) -> Work | None:  # noqa: ARG002  the protocol's
+    def record(self, work: Work) -> Recording | None:  # noqa: ARG002  the protocol's
         return None
 
 
@@ -155,25 +156,36 @@ def test_without_recordings_it_goes_on_step_by_step(ready: Artifact, tiles: list
     assert run == [4, 4]
 
 
-class Recording(InOrder):
+class Noting(InOrder):
     """Notes what is recorded."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self.recorded = 0
 
-    def record(self, work: Work) -> Work | None:
+    def record(self, work: Work) -> Recording | None:
         self.recorded += 1
-        return work
+        self.last = Again(work)
+        return self.last
 
 
 def test_a_size_is_recorded_once_when_it_comes_again(ready: Artifact, tiles: list[Tensor]) -> None:
-    lane = Recording(CPU)
+    lane = Noting(CPU)
     runner = GraphRunner(ready.detector, lane)
     counts: Sequence[tuple[int, int]] = [(1, 0), (3, 0), (4, 1), (3, 1), (1, 2), (1, 2), (2, 2)]
     for count, recorded in counts:
         runner(tiles[:count])
         assert lane.recorded == recorded
+
+
+def test_what_the_lane_has_given_up_is_recorded_again(ready: Artifact, tiles: list[Tensor]) -> None:
+    lane = Noting(CPU)
+    runner = GraphRunner(ready.detector, lane)
+    expected = [runner(tiles[:2]) for _ in range(2)][-1]
+    lane.last.alive = False
+    for _ in range(2):
+        assert_same(runner(tiles[:2]), expected)
+        assert lane.recorded == 2
 
 
 def test_on_a_cpu_batches_run_whole(ready: Artifact, tiles: list[Tensor], run: list[int]) -> None:

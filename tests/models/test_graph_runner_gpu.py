@@ -16,10 +16,10 @@ from torch import Tensor
 
 from models.artifact import Artifact, load
 from models.buckets import SIZES
+from models.cuda_lane import give_back_memory, lane_of
 from models.device import full_precision
 from models.half_maps import half_maps
 from models.images import decode
-from models.lane import give_back_memory, lane_of
 from models.precision import Precision
 from models.runner import Detections, GraphRunner
 
@@ -157,6 +157,19 @@ def test_an_artifact_that_goes_leaves_its_memory(artifact_path: Path, tiles: lis
         assert torch.cuda.memory_allocated() <= before
 
 
+def test_artifacts_that_come_and_go_harm_no_other(ready: Artifact, tiles: list[Tensor], artifact_path: Path) -> None:
+    expected = [step_by_step(ready, tiles[:size]) for size in SIZES]
+    for _ in range(12):  # more graphs than are kept without use
+        passing = load(artifact_path).ready("cuda")
+        for place, size in enumerate(SIZES):
+            for _ in range(2):
+                assert_same(passing.runner(tiles[:size]), expected[place])
+        del passing
+        give_back_memory(ready.device)
+        for place, size in enumerate(SIZES):
+            assert_same(ready.runner(tiles[:size]), expected[place])
+
+
 @contextmanager
 def no_memory_left(device: torch.device) -> Iterator[None]:
     """In this block torch gets no more memory from the GPU, and has nothing left of what it got."""
@@ -200,7 +213,7 @@ UNRECORDABLE = """
 import sys, torch
 from pathlib import Path
 from models.artifact import load
-from models.lane import give_back_memory
+from models.cuda_lane import give_back_memory
 
 ready = load(Path(sys.argv[1])).ready("cuda")
 
