@@ -96,7 +96,9 @@ class Alignment(nn.Module):
 
     def _scale(self, pose: Pose) -> Tensor:
         """The two scales as a row, (1, 1, 2)."""
-        return pose.centre.new_tensor([[[self.config.along, self.config.across]]])
+        # Filled in on the device: numbers that are copied to a GPU make it wait, and cannot be part of a graph.
+        scales = self.config.along, self.config.across
+        return torch.cat([pose.centre.new_full((1, 1, 1), scale) for scale in scales], dim=2)
 
 
 def part_mask(batch: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -109,13 +111,10 @@ def part_mask(batch: Tensor, keep: Tensor | None = None) -> Tensor:
     small = F.avg_pool2d(batch.float(), step)  # (b, 3, t, t)
     t = small.shape[-1]
     margin = max(1, t // _BORDER)
-    border = torch.ones(t, t, dtype=torch.bool, device=batch.device)
-    border[margin:-margin, margin:-margin] = False
-    seen = torch.ones_like(border)
+    seen = torch.ones(t, t, dtype=torch.bool, device=batch.device)
     if keep is not None:
         seen = F.interpolate(keep[None, None].float(), (t, t)).squeeze() > 0
-    border = border & seen if (border & seen).any() else border
-    background = small[:, :, border].median(dim=2).values  # (b, 3)
+    background = _median(_border(small, margin), _border(seen, margin))  # (b, 3)
     distance = torch.linalg.vector_norm(small - background[:, :, None, None], dim=1) * seen
     peak = distance.amax(dim=(1, 2), keepdim=True)
     levels = (distance / peak.clamp_min(_EVEN) * (_BINS - 1)).long()
@@ -123,6 +122,24 @@ def part_mask(batch: Tensor, keep: Tensor | None = None) -> Tensor:
     opened = F.max_pool2d(-F.max_pool2d(-mask, 3, 1, 1), 3, 1, 1)  # erosion, then dilation
     part: Tensor = (opened.squeeze(1) > 0.5) & (peak >= _EVEN)
     return part
+
+
+def _border(images: Tensor, margin: int) -> Tensor:
+    """What lies within `margin` of the edges of images (..., t, t): (..., n)."""
+    rows, middle = (images[..., :margin, :], images[..., -margin:, :]), images[..., margin:-margin, :]
+    columns = middle[..., :margin], middle[..., -margin:]
+    return torch.cat([part.flatten(-2) for part in (*rows, *columns)], dim=-1)
+
+
+def _median(values: Tensor, some: Tensor) -> Tensor:
+    """The lower median of finite `values` (b, c, n) where `some` (n,) is true, and of all where it never is: (b, c).
+
+    By sorting, not by picking: how many are picked only the device knows, and a GPU would be waited for.
+    """
+    counted = some | ~some.any()
+    ordered = values.masked_fill(~counted, torch.inf).sort(dim=2).values
+    middle = (counted.sum() - 1) // 2
+    return ordered.index_select(2, middle.view(1)).squeeze(2)
 
 
 def _otsu(levels: Tensor) -> Tensor:
@@ -146,7 +163,7 @@ def moments(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     t = mask.shape[-1]
     weight = mask.flatten(1).double()  # (b, t²): in double, so that devices agree on the direction
     line = (torch.arange(t, dtype=torch.float64, device=mask.device) * 2 + 1) / t - 1
-    points = torch.stack([line.repeat(t), line.repeat_interleave(t)])  # (2, t²), x and y
+    points = torch.stack([line.expand(t, t), line.unsqueeze(1).expand(t, t)]).flatten(1)  # (2, t²), x and y
     total = weight.sum(1, keepdim=True).clamp_min(1)
     centre = weight @ points.T / total  # (b, 2)
     offset = points - centre.unsqueeze(2)  # (b, 2, t²)

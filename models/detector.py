@@ -112,9 +112,13 @@ class Detector(nn.Module):
     @full_precision()
     def forward(self, batch: Tensor) -> Detection:
         """(b, 3, S, S) uint8 RGB pictures (from `preprocess.resize`), on the detector's device."""
-        some = max(1, _AT_ONCE * _USUAL**2 // self.preprocess.config.taken**2)
-        score_map = torch.cat([self._map(part) for part in batch.split(some)])
+        score_map = torch.cat([self._map(part) for part in batch.split(self.at_once)])
         return Detection(score=score_map.flatten(1).amax(1), map=score_map)
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures pass through the network together, at most."""
+        return max(1, _AT_ONCE * _USUAL**2 // self.preprocess.config.taken**2)
 
     def _map(self, batch: Tensor) -> Tensor:
         levels, pose = self.levels(batch)
@@ -131,7 +135,11 @@ class Detector(nn.Module):
             if dtype == torch.bfloat16 and not fits_bfloat16(backbone):
                 dtype = torch.float32
             backbone = FusedBackbone(backbone, dtype=dtype, device=device)
-        scorer = self.scorer.compute_in(backbone.dtype) if isinstance(self.scorer, CompactGaussian) else self.scorer
+        scorer = self.scorer
+        if isinstance(scorer, CompactGaussian):
+            scorer = scorer.compute_in(backbone.dtype)
+        elif isinstance(scorer, DenseGaussian):
+            scorer = scorer.settled()
         return Detector(
             alignment=self.alignment,
             preprocess=_moved(self.preprocess, device),

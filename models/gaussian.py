@@ -5,6 +5,7 @@ whitening W = L⁻¹ is kept, so M² = ‖W(y-μ)‖², a sum of squares that ro
 triangular and only that half is stored: d(d+1)/2 floats a position.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
@@ -109,12 +110,16 @@ class DenseGaussian(nn.Module):
 
     `channels` and `grids` are those of the three levels; the map has the first one's grid. Buffers: `indices`
     (d,) int64, ascending, into the levels' concatenated channels; `mean` (p, d) float32; `whitening`
-    (p, d(d+1)/2) float32, packed. Nothing is derived from them and kept, so copying and loading are safe.
+    (p, d(d+1)/2) float32, packed. Nothing is derived from them and kept, so copying and loading are safe; but
+    see `settled`.
     """
 
     indices: Tensor
     mean: Tensor
     whitening: Tensor
+    pick1: Tensor | None
+    pick2: Tensor | None
+    pick3: Tensor | None
 
     def __init__(self, config: DenseGaussianConfig, channels: tuple[int, int, int], grids: Grids) -> None:
         super().__init__()
@@ -127,6 +132,31 @@ class DenseGaussian(nn.Module):
         self.register_buffer("indices", torch.arange(d))
         self.register_buffer("mean", torch.zeros(p, d))
         self.register_buffer("whitening", torch.zeros(p, d * (d + 1) // 2))
+        for level in range(1, len(self.channels) + 1):
+            self.register_buffer(f"pick{level}", None)
+
+    def settled(self) -> "DenseGaussian":
+        """The same, for scoring alone: it looks up here, once, which channels it takes from which level.
+
+        How many those are decides shapes, for which a GPU would be waited for at every batch.
+        """
+        ready = copy.deepcopy(self, {id(buffer): buffer for buffer in self.buffers()})  # which are shared
+        for level, pick in enumerate(self._picks(), start=1):
+            ready.register_buffer(f"pick{level}", pick, persistent=False)
+        return ready
+
+    def _picks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The selected channels of each level, counted from its first."""
+        if self.pick1 is not None and self.pick2 is not None and self.pick3 is not None:
+            return self.pick1, self.pick2, self.pick3
+        first, second, third = self.channels
+        starts = 0, first, first + second
+        ends = first, first + second, first + second + third
+        one, two, three = (
+            self.indices[(self.indices >= start) & (self.indices < end)] - start
+            for start, end in zip(starts, ends, strict=True)
+        )
+        return one, two, three
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels (b, c_i, h_i, w_i) -> the selected channels at each position, (b, p, d) float32.
@@ -135,11 +165,7 @@ class DenseGaussian(nn.Module):
         """
         if levels[0].shape[-2:] != self.grid:
             raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
-        picked, offset = [], 0
-        for level, channels in zip(levels, self.channels, strict=True):
-            here = (self.indices >= offset) & (self.indices < offset + channels)
-            picked.append(level.index_select(1, self.indices[here] - offset).float())
-            offset += channels
+        picked = [level.index_select(1, pick).float() for level, pick in zip(levels, self._picks(), strict=True)]
         return concatenate(picked).flatten(2).transpose(1, 2)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:

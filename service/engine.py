@@ -4,6 +4,8 @@
   the upload to the commit, so that memory is bounded; one more is refused at once.
 - The thread takes a batch as soon as it is free, from the categories in turn, without waiting for it to fill
   (`batch_wait` seconds, if somebody would rather have larger batches than early answers).
+- Where a device gains by it (`Runner.ahead`), a batch that is full is begun while the one before it is under way. One
+  that is not can wait: parts that come meanwhile will join it.
 - Every part gets exactly one answer, its own. Parts whose request has gone, or whose deadline has passed, are dropped
   before the batch.
 - What becomes of a batch that fails, `service.runs` says.
@@ -13,7 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from models.artifact import Artifact
 from service.errors import DeadlinePassed, EngineStopped, QueueFull
-from service.runs import Outcome, Reading, Runs
+from service.runs import Begun, Outcome, Reading, Runs
 from service.worker import Worker
 
 
@@ -53,6 +55,7 @@ class Engine:
         self._runs = Runs(on_batch)
         self._in_hand: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
+        self._under_way: deque[tuple[list[_Part], Begun]] = deque()  # in the thread only
         self._worker = Worker("engine", self._run, abandon=self._abandon)
         self._work = self._worker.changed
 
@@ -120,7 +123,11 @@ class Engine:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._answer(batch)
+            self._begin(batch)
+            while self._under_way:
+                if batch := self._full_batch():
+                    self._begin(batch)
+                self._answer()
 
     def _next_batch(self) -> list[_Part]:
         """What waits of the next category in turn, up to the limit; empty when stopped and nothing waits."""
@@ -130,14 +137,28 @@ class Engine:
                     if not self._worker.open:
                         return []
                     self._work.wait()
-                if self._worth_waiting():
-                    continue
-                category, queue = self._waiting.popitem(last=False)
-                batch = self._take(queue)
-                if queue:
-                    self._waiting[category] = queue  # behind the other categories
-                if batch:
+                if not self._worth_waiting() and (batch := self._take_next()):
                     return batch
+
+    def _full_batch(self) -> list[_Part]:
+        """The next batch if it is full and may be begun beside those that are under way, without waiting; or empty."""
+        with self._work:
+            if not self._waiting:
+                return []
+            queue = next(iter(self._waiting.values()))
+            runner = queue[0].artifact.runner
+            full = len(queue) >= self._limit(queue)
+            return self._take_next() if full and len(self._under_way) <= runner.ahead else []
+
+    def _take_next(self) -> list[_Part]:
+        category, queue = self._waiting.popitem(last=False)
+        batch = self._take(queue)
+        if queue:
+            self._waiting[category] = queue  # behind the other categories
+        return batch
+
+    def _limit(self, queue: deque[_Part]) -> float:
+        return min(self.batch_limit, self._runs.fitting(queue[0].artifact.version))
 
     def _worth_waiting(self) -> bool:
         """Whether the batch that is next should wait for company; if so, it has waited for a while."""
@@ -151,7 +172,7 @@ class Engine:
     def _take(self, queue: deque[_Part]) -> list[_Part]:
         """Parts of one artifact from the head of a queue; those that nobody waits for any more fall out."""
         batch: list[_Part] = []
-        limit = min(self.batch_limit, self._runs.fitting(queue[0].artifact.version))
+        limit = self._limit(queue)
         while queue and len(batch) < limit:
             if batch and queue[0].artifact is not batch[0].artifact:
                 break
@@ -164,15 +185,25 @@ class Engine:
                 batch.append(part)
         return batch
 
-    def _answer(self, batch: list[_Part]) -> None:
+    def _begin(self, batch: list[_Part]) -> None:
+        try:
+            begun = self._runs.begin(batch[0].artifact, [part.tile for part in batch])
+        except BaseException:  # the thread dies
+            _stop(batch)
+            raise
+        self._under_way.append((batch, begun))
+
+    def _answer(self) -> None:
+        """Finish the batch that is under way for longest, and answer its parts."""
+        batch, begun = self._under_way.popleft()
         outcomes: list[Outcome] = [_stopped() for _ in batch]  # if the thread dies in between
         try:
-            outcomes = self._runs.outcomes(batch[0].artifact, [part.tile for part in batch])
+            outcomes = self._runs.finish(begun)
         finally:
-            begun = time.perf_counter()
+            done = time.perf_counter()
             for part, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, Reading):
-                    waited = max(begun - part.since - outcome.inference_seconds, 0.0)
+                    waited = max(done - part.since - outcome.inference_seconds, 0.0)
                     part.reading.set_result(replace(outcome, queue_seconds=waited))
                 else:
                     part.reading.set_exception(outcome)
@@ -180,12 +211,12 @@ class Engine:
 
     def _abandon(self) -> None:
         """Answer whatever is left when the thread ends."""
+        for batch, _ in self._under_way:
+            _stop(batch)
         with self._work:
             left = [part for queue in self._waiting.values() for part in queue]
             self._waiting.clear()
-        for part in left:
-            if part.reading.set_running_or_notify_cancel():
-                part.reading.set_exception(_stopped())
+        _stop([part for part in left if part.reading.set_running_or_notify_cancel()])
 
 
 def _too_late(part: _Part) -> DeadlinePassed:
@@ -194,6 +225,11 @@ def _too_late(part: _Part) -> DeadlinePassed:
         f"The part's deadline passed, {waited:.1f} seconds after it had been queued, and it was not judged. Send it "
         "again, parts less often, or give it more time."
     )
+
+
+def _stop(parts: Iterable[_Part]) -> None:
+    for part in parts:
+        part.reading.set_exception(_stopped())
 
 
 def _stopped() -> EngineStopped:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import Artifact
+from models.cuda_lane import give_back_memory
+from models.runner import Detections
 from service.errors import JudgingFailed, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -41,10 +44,26 @@ class DeviceLost(RuntimeError):
     """Every picture fails on this device: the engine ends, so that whoever watches the process starts it anew."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A batch that an artifact's device works at, or has waiting. `rest` waits for what comes of it, once.
+
+    `since` is of time.perf_counter(): a batch that is begun beside another takes until both are done.
+    """
+
+    artifact: Artifact
+    tiles: Sequence[Tensor]  # (3, s, s) uint8 each
+    rest: Callable[[], Detections]
+    since: float
+
+
 def detect(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
-    """Tiles (3, s, s) uint8 -> one reading each, in one forward pass on the artifact's device."""
-    scores, maps = artifact.runner(tiles)
-    return [Reading(score=float(score), map=grid) for score, grid in zip(scores, maps, strict=True)]
+    """Tiles (3, s, s) uint8 -> one reading each, as one batch on the artifact's device."""
+    return _readings(artifact.runner(tiles))
+
+
+def _readings(detections: Detections) -> list[Reading]:
+    return [Reading(score=float(score), map=grid) for score, grid in zip(*detections, strict=True)]
 
 
 class Runs:
@@ -60,11 +79,20 @@ class Runs:
         most, until = self._fitting.get(version, (0, 0.0))
         return most if time.perf_counter() < until else float("inf")
 
-    def outcomes(self, artifact: Artifact, tiles: Sequence[Tensor]) -> list[Outcome]:
-        """One outcome for each tile (3, s, s) uint8, in their order."""
-        begun = time.perf_counter()
+    def begin(self, artifact: Artifact, tiles: Sequence[Tensor]) -> Begun:
+        """Begin a batch of tiles (3, s, s) uint8, for `finish`. It does not fail."""
+        since = time.perf_counter()
         try:
-            readings = detect(artifact, tiles)
+            return Begun(artifact, tiles, artifact.runner.begin(tiles), since)
+        except Exception as error:  # it is run again when its turn comes, and what fails then is dealt with there
+            logger.warning("a batch of %d could not begin (%s)", len(tiles), str(error).partition("\n")[0])
+        return Begun(artifact, tiles, partial(artifact.runner, tiles), since)
+
+    def finish(self, begun: Begun) -> list[Outcome]:
+        """One outcome for each of a batch's tiles, in their order."""
+        artifact, tiles = begun.artifact, begun.tiles
+        try:
+            readings = _readings(begun.rest())
         except Exception as error:
             short_of_memory = isinstance(error, torch.OutOfMemoryError)
             if len(tiles) == 1:
@@ -73,11 +101,11 @@ class Runs:
         else:
             self._failed_in_a_row = 0
             self._on_batch(len(tiles))
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - begun.since
             return [replace(reading, inference_seconds=seconds) for reading in readings]
         if short_of_memory:
             return self._halved(artifact, tiles)
-        return [outcome for tile in tiles for outcome in self.outcomes(artifact, [tile])]
+        return [outcome for tile in tiles for outcome in self._again(artifact, [tile])]
 
     def check_device(self, artifact: Artifact) -> None:
         """Raise DeviceLost if nothing works on the artifact's CUDA device any more."""
@@ -87,9 +115,11 @@ class Runs:
     def _halved(self, artifact: Artifact, tiles: Sequence[Tensor]) -> list[Outcome]:
         half = (len(tiles) + 1) // 2
         self._fitting[artifact.version] = half, time.perf_counter() + _LESS_FOR
-        if artifact.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return self.outcomes(artifact, tiles[:half]) + self.outcomes(artifact, tiles[half:])
+        give_back_memory(artifact.device)
+        return self._again(artifact, tiles[:half]) + self._again(artifact, tiles[half:])
+
+    def _again(self, artifact: Artifact, tiles: Sequence[Tensor]) -> list[Outcome]:
+        return self.finish(self.begin(artifact, tiles))
 
     def _failed(self, artifact: Artifact, *, short_of_memory: bool) -> JudgingFailed:
         """To be called while the failure is handled: it is logged with its traceback."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from models.artifact import Artifact, load
 from models.backbone import Backbone
+from models.cuda_lane import give_back_memory
 from models.errors import ArtifactTooLarge
 from models.fused_backbone import FusedBackbone
 from models.precision import Precision
@@ -126,8 +127,7 @@ class Memory:
                     raise
                 logger.warning("%s The artifact that was not used for longest makes way for it.", error)
             sacrifices -= 1
-            if self.device.type == "cuda":  # after the except block, whose traceback holds what was half moved
-                torch.cuda.empty_cache()
+            give_back_memory(self.device)  # after the except block, whose traceback holds what was half moved
 
     def _place(self, key: Key, file: Sound, sacrifices: int) -> Artifact:
         """Read a file, put it on the device, and then let go of whom it leaves no room for within the budget."""

@@ -146,6 +146,17 @@ def test_embedding_is_a_selection_of_the_concatenation(selected: int) -> None:
     assert torch.allclose(scorer.embed(x), everything[..., scorer.indices], atol=1e-6)
 
 
+@pytest.mark.parametrize("selected", [1, 9, 23])
+def test_settled_it_is_the_same(selected: int) -> None:
+    scorer = fitted(selected)
+    settled, given = scorer.settled(), levels(2)
+    assert torch.equal(settled(given), scorer(given))
+    assert settled.state_dict().keys() == scorer.state_dict().keys()
+    assert settled.whitening.data_ptr() == scorer.whitening.data_ptr(), "it is by far the largest"
+    scorer.indices.copy_(torch.arange(selected))
+    assert torch.equal(scorer.embed(given), concatenate(given).flatten(2).mT[..., :selected])
+
+
 def test_embedding_refuses_another_grid() -> None:
     x = [level.repeat(1, 1, 2, 1) for level in levels(1)]
     with pytest.raises(ValueError, match=r"\(8, 6\), not \(4, 6\)"):

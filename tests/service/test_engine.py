@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from models.artifact import Artifact, load
+from models.graph_runner import GraphRunner
 from models.images import decode
+from models.lane import InOrder
 from service.engine import Engine
 from service.errors import DeadlinePassed, EngineStopped, JudgingFailed, QueueFull
 from service.runs import Reading, detect
@@ -317,3 +320,87 @@ def test_several_places_are_taken_at_once_or_not_at_all(engine: Engine) -> None:
         with engine.admit("plate"):
             pass
     assert engine.in_hand()["plate"] == 0
+
+
+def side_by_side(artifact_path: Path) -> Artifact:
+    """An artifact whose runner lets one batch begin while another is under way, as on a GPU."""
+    artifact = load(artifact_path)
+    return replace(artifact, runner=GraphRunner(artifact.detector, InOrder(artifact.device)))
+
+
+async def burst(engine: Engine, artifact: Artifact, gate: Gate, tiles: list[torch.Tensor]) -> list[Reading | Exception]:
+    """Ask for the first tile, and for the others while that is run."""
+    first = asyncio.create_task(engine.read(artifact, tiles[0]))
+    await asyncio.to_thread(gate.entered.wait)
+    rest = [asyncio.create_task(engine.read(artifact, each)) for each in tiles[1:]]
+    await asyncio.sleep(0)
+    gate.open.set()
+    return await asyncio.gather(first, *rest, return_exceptions=True)
+
+
+def test_full_batches_begin_before_the_one_ahead_is_finished(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact, order = side_by_side(artifact_path), []
+    tiles = [tile(artifact, good(seed)) for seed in range(6)]
+    expected = [detect(artifact, [each])[0].score for each in tiles]
+    gate = Gate(artifact)
+    artifact.detector.register_forward_pre_hook(lambda *_: order.append("begun"))
+    engine = Engine(batch_limit=2, queue_limit=8, on_batch=lambda size: order.append(f"{size} done"))
+    engine.start()
+    readings = asyncio.run(burst(engine, artifact, gate, tiles))
+    engine.stop()
+    assert [reading.score for reading in readings] == pytest.approx(expected, rel=2e-3)
+    # 1, 2, 2 and 1: the last is not full, and begins when nothing is under way any more.
+    assert order == ["begun", "begun", "1 done", "begun", "2 done", "2 done", "begun", "1 done"]
+
+
+def test_a_batch_that_cannot_begin_is_run_again_in_its_turn(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = side_by_side(artifact_path)
+    tiles = [tile(artifact, good(seed)) for seed in range(9)]
+    expected = [detect(artifact, [each])[0].score for each in tiles]
+    gate = Gate(artifact)
+
+    def of_little_memory(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("as a device would")
+
+    artifact.detector.register_forward_pre_hook(of_little_memory)
+    engine = Engine(batch_limit=4, queue_limit=16)
+    engine.start()
+    readings = asyncio.run(burst(engine, artifact, gate, tiles))
+    engine.stop()
+    assert [reading.score for reading in readings] == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_dying_thread_answers_what_is_begun_side_by_side(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = side_by_side(artifact_path)
+    tiles = [tile(artifact, good(seed)) for seed in range(4)]
+    gate = Gate(artifact)
+
+    def die(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) == 2:
+            raise SystemExit("as if the interpreter were going down")
+
+    artifact.detector.register_forward_pre_hook(die)
+    engine = Engine(batch_limit=2, queue_limit=8)
+    engine.start()
+    answers = asyncio.run(burst(engine, artifact, gate, tiles))
+    assert [type(answer) for answer in answers] == [EngineStopped] * 4
+    engine.stop()
+    assert engine.died
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_each_gets_its_own_whatever_the_batches(artifact_path: Path, good: Callable[[int], bytes]) -> None:
+    artifact = load(artifact_path).ready("cuda")
+    tiles = [tile(artifact, good(seed)) for seed in range(60)]
+    expected = [reading.score for each in tiles for reading in detect(artifact, [each])]
+    engine = Engine(batch_limit=8, queue_limit=64)
+    engine.start()
+
+    async def ask() -> list[Reading]:
+        return await asyncio.gather(*(engine.read(artifact, each) for each in tiles))
+
+    for _ in range(5):
+        scores = [reading.score for reading in asyncio.run(ask())]
+        assert scores == pytest.approx(expected, rel=2e-2)  # half precision, in batches of other sizes
+    engine.stop()
