@@ -31,6 +31,9 @@ class Smoothing(nn.Module):
 
     kernel: Tensor
     keep: Tensor | None
+    rows: Tensor | None
+    columns: Tensor | None
+    share: Tensor | None
 
     def __init__(self, sigma: float, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -38,19 +41,22 @@ class Smoothing(nn.Module):
         offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
         weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
         self.register_buffer("kernel", weights / weights.sum())
-        self.constants: tuple[Tensor, Tensor, Tensor] | None = None
+        for name in ("rows", "columns", "share"):  # computed once, if at all, and no part of an artifact
+            self.register_buffer(name, None, persistent=False)
         self.register_buffer("keep", None if grid is None else torch.ones(grid, dtype=torch.bool))
 
     def ready(self) -> "Smoothing":
         """The same, with all that does not depend on a map computed once: for who runs it often."""
         ready = copy.deepcopy(self)
         if self.keep is not None:
-            ready.constants = self._constants(self.keep.shape)
+            ready.rows, ready.columns, ready.share = self._constants(self.keep.shape)
         return ready
 
     def forward(self, score_map: Tensor) -> Tensor:
         """(b, h, w) float32, both edges larger than the kernel's radius -> the same, smoothed."""
-        rows, columns, share = self._constants(score_map.shape[-2:]) if self.constants is None else self.constants
+        rows, columns, share = self.rows, self.columns, self.share
+        if rows is None or columns is None or share is None:
+            rows, columns, share = self._constants(score_map.shape[-2:])
         if self.keep is None:
             return rows @ score_map @ columns
         # Multiplied, not selected: a value that is not finite is a fault wherever it is, and must stay one.
