@@ -43,9 +43,13 @@ MAP = np.zeros((2, 3), np.float16)
 
 @pytest.fixture
 def settings(artifact_path: Path, tmp_path: Path) -> Settings:
-    """A service of category `plate` alone, with fresh data."""
+    """A service of category `plate` alone, with fresh data. In float32: scores are the same to many digits."""
     return Settings(
-        artifacts=artifact_path.parent.parent, data=tmp_path / "data", device="cpu", open_hosts=("testserver",)
+        artifacts=artifact_path.parent.parent,
+        data=tmp_path / "data",
+        device="cpu",
+        precision="float32",
+        open_hosts=("testserver",),
     )
 
 

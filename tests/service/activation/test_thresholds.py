@@ -11,9 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from models.artifact import Artifact, load
-from service import runs
-from service.runs import Reading, detect
+from models.artifact import load
+from models.runner import Detections, PlainRunner
 from service.settings import Settings
 
 POST = "/v1/categories/plate/inspections"
@@ -99,12 +98,14 @@ def test_a_part_is_judged_at_the_threshold_of_the_version_that_judges_it(
     both.put(f"{PLATE}/threshold", json={"value": 1e6})
     begun, go_on = threading.Event(), threading.Event()
 
-    def held(artifact: Artifact, tiles: Sequence[Tensor]) -> list[Reading]:
+    run = PlainRunner.__call__
+
+    def held(self: PlainRunner, tiles: Sequence[Tensor]) -> Detections:
         begun.set()
         assert go_on.wait(60)
-        return detect(artifact, tiles)
+        return run(self, tiles)
 
-    monkeypatch.setattr(runs, "detect", held)
+    monkeypatch.setattr(PlainRunner, "__call__", held)
     with ThreadPoolExecutor(1) as pool:
         part = pool.submit(both.post, POST, content=bad(1))
         try:
