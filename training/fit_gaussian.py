@@ -28,7 +28,7 @@ from training.folds import merged
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
-from training.whitening import moments_of, whitening_of
+from training.whitening import moments_of, whitening_of, whitenings_of
 
 _SHORT = 0.01  # a squared length: corrected are those above
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
@@ -85,18 +85,14 @@ def fit_gaussian(
     """
     config, count, (height, width) = scorer.config, features.count, scorer.grid
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
-    channels = scorer.channels
     assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
     groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
     moments = moments_of(joining, groups, device=device, progress=progress)
 
-    def whitening(without: int | None) -> list[Tensor]:
-        covariance = moments.covariance(without=without)
-        whole = whitening_of(covariance, epsilon=epsilon, dimensions=config.dimensions)
-        return _levelwise(whole.to(device), channels)
-
-    whole = whitening(None)
-    blind = [] if folds is None else [whitening(fold) for fold in range(len(groups))]
+    gone = [None] if folds is None else [None, *range(len(groups))]
+    covariances = [moments.covariance(without=group) for group in gone]
+    matrices = whitenings_of(covariances, epsilon=epsilon, dimensions=config.dimensions)
+    whole, *blind = (_levelwise(matrix.to(device), scorer.channels) for matrix in matrices)
     _store_whitening(scorer, whole, features, everyone)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 

@@ -5,8 +5,9 @@ each other so long that a fit takes a hundred times as long (benchmarks/small_de
 order and do not depend on the number of threads.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -28,8 +29,14 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, device
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Result]] = deque()
     try:
-        yield from pool.map(alone, items)
+        for item in items:  # no more at a time than there are threads: what comes of one may be large
+            waiting.append(pool.submit(alone, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

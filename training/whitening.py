@@ -4,8 +4,9 @@ One walk over the positions sums up what is needed for any part of the pictures,
 second one. No sum depends on the number of threads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,8 @@ from training.arrays import Indices
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
+
+Pairs = dict[tuple[int, int], Tensor]  # something for each pair of levels, the finer first
 
 _PARTS = 16  # of the sum over positions, so that it does not depend on the number of threads
 
@@ -56,40 +59,67 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
     blocks = list(joining.blocks(len(everyone)))
     parts = [blocks[part::_PARTS] for part in range(min(_PARTS, len(blocks)))]
 
-    def scatter(part: list[Block]) -> Tensor:
-        total = torch.zeros(2, len(groups), sum(channels), sum(channels), dtype=torch.float64, device=device)
+    def walk(part: list[Block]) -> tuple[Pairs, Tensor]:
+        total = _zeros(len(groups), channels, torch.float32, device)
+        sums = []
         for block in part:
             rows = [row - row.mean(1, keepdim=True) for row in joining.near(block, everyone, device)]
-            overlaps = _overlaps(joining, block, device)
-            for group, (start, stop) in enumerate(pairwise(bounds)):
-                mine = [row[:, start:stop] for row in rows]
-                total[0, group] += _scatter(mine, overlaps).double()
-                total[1, group] += _scatter([row.sum(1, keepdim=True) for row in mine], overlaps).double()
-        return total
+            spans = list(pairwise(bounds))
+            _add_scatter(total, rows, spans, _overlaps(joining, block, device))
+            summed = [torch.stack([row[:, start:stop].sum(1) for start, stop in spans], dim=1) for row in rows]
+            spread = [joining.spread(level, block, row) for level, row in enumerate(summed)]
+            sums.append(torch.cat(spread, dim=2))  # (k, g, d)
+        together = torch.cat(sums).unbind(1)  # g times (positions, d)
+        return total, torch.stack([product(each.T, each.T) for each in together]).cpu()
 
-    sums = torch.zeros(2, len(groups), sum(channels), sum(channels), dtype=torch.float64, device=device)
+    scatters = _zeros(len(groups), channels, torch.float64, torch.device("cpu"))
+    outer = torch.zeros(len(groups), sum(channels), sum(channels), dtype=torch.float64)
     with progress.step("covariance", len(parts)) as step:
-        for scattered in in_parallel(scatter, parts, device=device):
-            sums += scattered
+        for part_scatters, part_outer in in_parallel(walk, parts, device=device):
+            for pair, scatter in part_scatters.items():
+                scatters[pair] += scatter.cpu()
+            outer += part_outer
             step.advance()
-    scatters, outer = sums.cpu()
-    return Moments(tuple(len(group) for group in groups), height * width, scatters, outer)
+    return Moments(tuple(len(group) for group in groups), height * width, _whole(scatters), outer)
 
 
-def _overlaps(joining: Joining, block: Block, device: torch.device) -> dict[tuple[int, int], Tensor]:
-    """For each pair of levels, the finer first, how much their columns have in common over a block's positions."""
+def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: torch.device) -> Pairs:
+    """For each pair of levels, the finer first, nothing yet of each group: (g, c_l, c_m)."""
+    return {
+        (l, m): torch.zeros(groups, channels[l], channels[m], dtype=dtype, device=device)
+        for m in range(3)
+        for l in range(m + 1)
+    }
+
+
+def _overlaps(joining: Joining, block: Block, device: torch.device) -> Pairs:
+    """How much the columns of two levels have in common over a block's positions: (w'_m, w'_l)."""
     across = [joining.across(level, block).to(device) for level in range(3)]
-    return {(l, m): across[m].T @ across[l] for m in range(3) for l in range(m + 1)}  # (w'_m, w'_l)
+    return {(l, m): across[m].T @ across[l] for m in range(3) for l in range(m + 1)}
 
 
-def _scatter(rows: Sequence[Tensor], overlaps: Mapping[tuple[int, int], Tensor]) -> Tensor:
-    """Σ y·yᵀ over a block's positions and pictures, (d, d), from the rows (w'_l, m, c_l) of its levels."""
-    parts: dict[tuple[int, int], Tensor] = {}
+def _add_scatter(total: Pairs, rows: Sequence[Tensor], spans: Sequence[tuple[int, int]], overlaps: Pairs) -> None:
+    """Add Σ y·yᵀ over a block's positions, a span of the pictures at a time, from its levels' rows (w'_l, n, c_l)."""
     for (l, m), overlap in overlaps.items():
         finer = (overlap @ rows[l].flatten(1)).view(len(overlap), *rows[l].shape[1:])  # in the coarser one's columns
-        parts[l, m] = product(finer.flatten(0, 1).T, rows[m].flatten(0, 1).T)
-        parts[m, l] = parts[l, m].T
-    return torch.cat([torch.cat([parts[l, m] for m in range(3)], dim=1) for l in range(3)])
+        for group, (start, stop) in enumerate(spans):
+            left, right = finer[:, start:stop].flatten(0, 1), rows[m][:, start:stop].flatten(0, 1)
+            total[l, m][group] += product(left.T, right.T)
+
+
+def _whole(scatters: Pairs) -> Tensor:
+    """Pairs of levels as one symmetric matrix a group: (g, d, d)."""
+    upper = [[scatters[min(l, m), max(l, m)] for m in range(3)] for l in range(3)]
+    rows = [
+        torch.cat([part if l <= m else part.mT for m, part in enumerate(row)], dim=2) for l, row in enumerate(upper)
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def whitenings_of(covariances: Sequence[Tensor], *, epsilon: float, dimensions: int) -> list[Tensor]:
+    """`whitening_of` each; side by side, and each in a thread of its own: no digit depends on how many there are."""
+    work = partial(_whitening, epsilon=epsilon, dimensions=dimensions)
+    return list(in_parallel(work, covariances, device=torch.device("cpu")))
 
 
 def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
@@ -100,12 +130,15 @@ def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tens
     Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
     (docs/log.md), but in a direction that hardly exists, ε is all there is.
     """
+    return whitenings_of([covariance], epsilon=epsilon, dimensions=dimensions)[0]
+
+
+def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
     d = len(covariance)
     regular = covariance + epsilon * torch.eye(d, dtype=covariance.dtype)
     if not regular.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
-    # In a thread of its own, so that the result does not depend on how many there are.
-    values, vectors = next(in_parallel(torch.linalg.eigh, [regular], device=torch.device("cpu")))
+    values, vectors = torch.linalg.eigh(regular)
     if not (values > 0).all():
         raise RecipeError(
             f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
