@@ -30,6 +30,8 @@ from models.products import product
 Pooling = Literal[1, 3, 5, 7]
 
 _BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
+_CACHED = 2**23  # bytes of directions at a time in half precision: 8 MB
+_NOTHING = 1e-12  # a length
 _ROUNDING = 1e-2  # what half precision can add to a direction's length, generously
 
 
@@ -49,25 +51,36 @@ class CompactGaussianConfig(BaseModel):
 
 
 def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
-    """M, (p, b) of at least float32, of whitened features z (p, b, k) under each position's directions (p, k, r).
+    """M, (p, b), of whitened features z (p, b, k) under each position's directions (p, k, r). Not for half precision.
 
     Directions have the length sqrt(s/(s + λ)) < 1, and `corrections` (p, r) multiply their squared lengths: what half
-    precision took from them, of which s/λ times as much would end up in M². Products are in z's precision: one batched
-    product where the directions have it too, else a block of positions at a time.
+    precision took from them, of which s/λ times as much would end up in M². A block of positions at a time.
     """
-    along = torch.bmm(z, directions) if z.dtype == directions.dtype else _in_blocks(z, directions)  # (p, b, r)
-    wide = torch.promote_types(z.dtype, torch.float32)
-    explained = torch.bmm(along.to(wide).square(), corrections.to(wide).unsqueeze(2)).squeeze(2)
-    # In blocks, because each is turned into float32 first, and should not leave the cache for that.
-    blocks = z.split(max(1, _BLOCK // z[0].numel()))
-    length = torch.cat([torch.linalg.vector_norm(some, dim=2, dtype=wide) for some in blocks])
-    return ((length.square() - explained).clamp_min(0) / shrinkage).sqrt()
+    step = max(1, _BLOCK // directions[0].numel())
+    blocks = zip(z.split(step), directions.split(step), corrections.split(step), strict=True)
+    explained = [
+        (torch.bmm(some, stored.to(z.dtype)).square() * lengths.unsqueeze(1)).sum(2) for some, stored, lengths in blocks
+    ]
+    return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
 
 
-def _in_blocks(z: Tensor, directions: Tensor) -> Tensor:
-    step = max(1, _BLOCK // (directions.shape[1] * directions.shape[2]))
-    blocks = zip(z.split(step), directions.split(step), strict=True)
-    return torch.cat([torch.bmm(some, stored.to(z.dtype)) for some, stored in blocks])
+def remainder(z: Tensor, directions: Tensor, variances: Tensor, *, shrinkage: float) -> Tensor:
+    """The same in half precision: M, (p, b) float32, of z (p, b, k), directions (p, k, r) of length 1 or 0.
+
+    With the shares λ/(s + λ) in `variances` (p, r), M²·λ = ‖z - U·Uᵀz‖² + Σ_j λ/(s_j + λ)·(u_jᵀz)², a sum of squares.
+    The difference that `residual` takes has as many digits less as there are in s/λ: of bfloat16's it would leave none,
+    and of a defect along a direction in which good parts vary nothing. What rounding leaves of U·Uᵀz only adds to M.
+    """
+    # Directions are read once from memory: a block of them stays in the cache for the second product.
+    step = len(z) if z.is_cuda else max(1, _CACHED // (2 * directions[0].numel()))
+    blocks = zip(z.split(step), directions.split(step), variances.split(step), strict=True)
+    found = []
+    for some, stored, shares in blocks:
+        along = torch.bmm(some, stored)  # (p', b, r)
+        left = torch.baddbmm(some, along, stored.transpose(1, 2), alpha=-1)
+        varied = (along.float().square() * shares.unsqueeze(1)).sum(2)
+        found.append(torch.linalg.vector_norm(left, dim=2, dtype=torch.float32).square() + varied)
+    return (torch.cat(found) / shrinkage).sqrt()
 
 
 def filled_rows(whitening: Tensor) -> int:
@@ -102,7 +115,7 @@ class CompactGaussian(nn.Module):
         self.config = config
         self.channels = tuple(channels)
         self.grid = (grids[0][0], grids[0][1])
-        self.dtype = torch.float32  # of the products
+        self.dtype = torch.float32  # of the products; in half precision `corrections` are the variances of `remainder`
         for level, (c, (h, w)) in enumerate(zip(channels, grids, strict=True), start=1):
             self.register_buffer(f"mean{level}", torch.zeros(c, h, w))
             self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
@@ -131,9 +144,20 @@ class CompactGaussian(nn.Module):
             setattr(ready, f"whitening{level}", whitening[:filled].to(dtype))
             setattr(ready, f"mean{level}", mean.permute(1, 2, 0).contiguous().permute(2, 0, 1))  # as levels lie
         if dtype != torch.float32:  # that would be twice the memory: it takes them block by block
-            # A direction's numbers side by side: bfloat16 products of several pictures take two thirds of the time.
-            ready.directions = self.directions.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
+            ready.directions, ready.corrections = self._of_unit_length(dtype)
         return ready
+
+    def _of_unit_length(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Directions and variances for `remainder`. A direction's numbers lie side by side, as products want them."""
+        p, k, r = self.directions.shape
+        directions = torch.empty(p, r, k, dtype=dtype, device=self.directions.device).transpose(1, 2)
+        step = max(1, _BLOCK // (k * r))
+        lengths = []
+        for unit, stored in zip(directions.split(step), self.directions.split(step), strict=True):
+            length = torch.linalg.vector_norm(stored, dim=1, dtype=torch.float32)  # (p', r)
+            unit.copy_(stored.float() / length.clamp_min(_NOTHING).unsqueeze(1))
+            lengths.append(length)
+        return directions, (1 - torch.cat(lengths).square() * self.corrections).clamp_min(0)
 
     def whiten(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels (b, c_l, h_l, w_l) -> z (p, b, k): centred, whitened on their own grids, upsampled and added.
@@ -161,7 +185,8 @@ class CompactGaussian(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
-        distances = residual(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
+        score = residual if self.dtype == torch.float32 else remainder
+        distances = score(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
         return distances.T.reshape(-1, *self.grid)
 
     def check(self) -> None:
