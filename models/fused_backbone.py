@@ -168,10 +168,9 @@ class _Fusing:
         return found
 
     def _convolution(self, row: Sequence[nn.Module], index: int) -> Convolution:
-        conv, norm = row[index : index + 2]
+        conv, norm, after = (*row[index : index + 3], None, None)[:3]
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             raise TypeError("a convolution without a batch norm behind it")
-        after = row[index + 2] if index + 2 < len(row) else None
         activation = type(after) if isinstance(after, nn.ReLU | nn.ReLU6) else None
         return Convolution(conv, norm, activation, **self._place)
 
