@@ -130,7 +130,7 @@ class Detector(nn.Module):
         if isinstance(backbone, Backbone):
             if dtype == torch.bfloat16 and not fits_bfloat16(backbone):
                 dtype = torch.float32
-            backbone = FusedBackbone(backbone, dtype=dtype, device=device)
+            backbone = FusedBackbone(backbone, edge=self.preprocess.config.image_size, dtype=dtype, device=device)
         scorer = self.scorer.compute_in(backbone.dtype) if isinstance(self.scorer, CompactGaussian) else self.scorer
         return Detector(
             alignment=self.alignment,

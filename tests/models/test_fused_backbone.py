@@ -22,7 +22,7 @@ def pictures(b: int = 2) -> Tensor:
 
 
 def fused(network: Backbone, dtype: torch.dtype = torch.float32) -> FusedBackbone:
-    return FusedBackbone(network, dtype=dtype, device=CPU).eval()
+    return FusedBackbone(network, edge=64, dtype=dtype, device=CPU).eval()
 
 
 def apart(levels: Levels, peers: Levels) -> float:
@@ -43,9 +43,7 @@ def own_layers(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_layers")
 @every_way
 @every_architecture
-def test_in_float32_it_gives_what_the_backbone_gives(
-    make_backbone: MakeBackbone, arch: Architecture, way: str
-) -> None:
+def test_in_float32_it_gives_what_the_backbone_gives(make_backbone: MakeBackbone, arch: Architecture, way: str) -> None:
     network, x = make_backbone(arch), pictures()
     with torch.inference_mode():
         levels, peers = fused(network)(x), network(x)
@@ -109,6 +107,30 @@ def test_pictures_of_a_batch_do_not_mix_and_the_batch_may_change(make_backbone: 
             assert apart(alone, (together[0][n : n + 1], together[1][n : n + 1], together[2][n : n + 1])) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_architecture
+def test_weights_lie_as_they_are_wanted_for_any_number_of_pictures(
+    make_backbone: MakeBackbone, arch: Architecture, dtype: torch.dtype, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if fused_backbone._onednn() is None or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("what oneDNN wants elsewhere was not looked into")
+    made = FusedBackbone(make_backbone(arch), edge=96, dtype=dtype, device=CPU)
+    for b in (1, 5):
+        x = torch.randn(b, 3, 96, 96)
+        with torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            made(x)
+        done = [line.split(",") for line in capfd.readouterr().out.splitlines() if ",primitive,exec," in line]
+        kinds = [fields[5] for fields in done]
+        assert "convolution" in kinds
+        assert "reorder" not in kinds
+
+
+def test_pictures_of_another_size_are_right_too(make_backbone: MakeBackbone) -> None:
+    network, x = make_backbone("resnet18"), torch.randn(2, 3, 96, 128)
+    with torch.inference_mode():
+        assert apart(fused(network)(x), network(x)) < 1e-4
+
+
 def test_it_says_how_many_bytes_it_takes(make_backbone: MakeBackbone) -> None:
     network = make_backbone("resnet18")
     single, half = fused(network).nbytes, fused(network, torch.bfloat16).nbytes
@@ -139,4 +161,4 @@ class _Layers(nn.ModuleDict):
 def test_layers_that_are_not_known_are_refused(layer: nn.Module, says: str) -> None:
     network = _Layers({"0": nn.Sequential(layer), "1": nn.MaxPool2d(2), "2": nn.MaxPool2d(2)})
     with pytest.raises(TypeError, match=says):
-        FusedBackbone(network, dtype=torch.float32, device=CPU)  # type: ignore[arg-type]
+        FusedBackbone(network, edge=64, dtype=torch.float32, device=CPU)  # type: ignore[arg-type]
