@@ -30,7 +30,7 @@ _NAMES: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
 class Convolution(nn.Module):
     """Convolution, bias, a residual if one is given, then `activation`: None, nn.ReLU or nn.ReLU6.
 
-    `weight` (c', c/g, k, k), in a layout of its own on CPUs, and `bias` (c',). Inputs of another `edge` than what it was
+    `weight` (c', c/g, k, k), in a layout of its own on CPUs, and `bias` (c',). Inputs of another `edge` than it was
     made for are right too, but weights are then laid out anew at each call, which can take longer than all else.
     """
 
@@ -112,24 +112,31 @@ class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
     Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last. `edge` is the s
-    that it is fast for.
+    that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores begins
+    there, and it takes next to no time (docs/log.md).
     """
 
     def __init__(self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.dtype = dtype
-        fuse = _Fusing(edge, dtype, device)
+        exact = dtype == torch.bfloat16 and device.type == "cpu"
+        fuse = _Fusing(edge, torch.float32 if exact else dtype, device)
         self.levels = nn.ModuleList()
         layers: list[nn.Module] = []
         for name, layer in backbone.items():
             layers.append(layer)
-            if name in backbone.ends:
+            if name == backbone.stem:
+                self.stem_dtype = fuse.dtype
+                self.stem = nn.Sequential(*fuse.row(layers))
+                fuse, layers = _Fusing(fuse.edge, dtype, device), []
+            elif name in backbone.ends:
                 self.levels.append(nn.Sequential(*fuse.row(layers)))
                 layers = []
 
     def forward(self, x: Tensor) -> Levels:
-        """Run the levels one after the other."""
-        x = x.to(self.dtype, memory_format=torch.channels_last)
+        """Run the stem and the levels one after the other."""
+        x = x.to(self.stem_dtype, memory_format=torch.channels_last)
+        x = self.stem(x).to(self.dtype)
         found = []
         for level in self.levels:
             x = level(x)
@@ -147,8 +154,9 @@ class _Fusing:
     """Turns torchvision's layers into fused ones, in the order in which pictures of an edge pass through them."""
 
     def __init__(self, edge: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._edge = edge  # of what comes out of the last layer so far
-        self._place: dict[str, Any] = {"dtype": dtype, "device": device}
+        self.edge = edge  # of what comes out of the last layer so far
+        self.dtype = dtype
+        self._device = device
 
     def row(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
         """Layers one after the other. Raises TypeError for one that is not known."""
@@ -168,7 +176,7 @@ class _Fusing:
                     found.append(_Residual(inner, None) if layer.use_res_connect else nn.Sequential(*inner))
                 case nn.MaxPool2d():
                     found.append(layer)
-                    self._edge = _edge_after(layer, self._edge)
+                    self.edge = _edge_after(layer, self.edge)
                 case _:
                     raise TypeError(f"it is not known how to fuse a {type(layer).__name__}")
         return found
@@ -178,19 +186,19 @@ class _Fusing:
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             raise TypeError("a convolution without a batch norm behind it")
         activation = type(after) if isinstance(after, nn.ReLU | nn.ReLU6) else None
-        made = Convolution(conv, norm, activation, edge=self._edge, **self._place)
-        self._edge = _edge_after(conv, self._edge)
+        made = Convolution(conv, norm, activation, edge=self.edge, dtype=self.dtype, device=self._device)
+        self.edge = _edge_after(conv, self.edge)
         return made
 
     def _resnet_block(self, block: BasicBlock | Bottleneck) -> nn.Module:
         row: list[nn.Module] = []
         for number in range(1, 4 if isinstance(block, Bottleneck) else 3):
             row += [getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), block.relu]
-        before = self._edge
+        before = self.edge
         inner = self.row(row)
         if block.downsample is None:
             return _Residual(inner, None)
-        self._edge = before
+        self.edge = before
         return _Residual(inner, nn.Sequential(*self.row([block.downsample])))
 
 

@@ -141,9 +141,9 @@ def test_it_says_how_many_bytes_it_takes(make_backbone: MakeBackbone) -> None:
 
 
 class _Layers(nn.ModuleDict):
-    """Layers of which the first three each end a level."""
+    """A stem and three levels of a layer each."""
 
-    ends = ("0", "1", "2")
+    stem, ends = "0", ("1", "2", "3")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ class _Layers(nn.ModuleDict):
     ids=["pooling", "activation", "bare convolution", "no norm", "no convolution", "norm alone"],
 )
 def test_layers_that_are_not_known_are_refused(layer: nn.Module, says: str) -> None:
-    network = _Layers({"0": nn.Sequential(layer), "1": nn.MaxPool2d(2), "2": nn.MaxPool2d(2)})
+    network = _Layers({"0": nn.MaxPool2d(2), "1": nn.Sequential(layer), "2": nn.MaxPool2d(2), "3": nn.MaxPool2d(2)})
     with pytest.raises(TypeError, match=says):
         FusedBackbone(network, edge=64, dtype=torch.float32, device=CPU)  # type: ignore[arg-type]
