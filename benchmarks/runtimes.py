@@ -2,10 +2,10 @@
 
 python benchmarks/runtimes.py [--openvino DIR] [--arch resnet18 wide_resnet50_2] [--threads 4] [--json FILE]
 
-Each runs the backbone up to its third level, from float32 pictures (b, 3, s, s) in memory to three float32 levels there, in
-float32 and in bfloat16, with random weights. They take turns in one process; medians, with what half of the turns
-lie between, and ratios to ours of the same turn. "ready" is the time from a backbone in memory to the first answer, of
-which compiling is most.
+Each runs the backbone up to its third level, from float32 pictures (b, 3, s, s) in memory to three float32 levels
+there, in float32 and in bfloat16, with random weights. They take turns in one process; medians, with what half of the
+turns lie between, and ratios to ours of the same turn. "ready" is the time from a backbone in memory to the first
+answer, of which compiling is most.
 
 OpenVINO is looked for in DIR (`pip install --target DIR openvino`, or a virtual environment's site-packages) and where
 Python looks. torch.compile needs a C++ compiler. What is missing is reported and left out.

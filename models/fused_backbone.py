@@ -112,8 +112,8 @@ class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
     Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last. `edge` is the s
-    that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores begins
-    there, and it takes next to no time (docs/log.md).
+    that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
+    begins there, and it takes next to no time (docs/log.md).
     """
 
     def __init__(self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device) -> None:

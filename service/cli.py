@@ -41,7 +41,7 @@ from service.storage.keys import Keys
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 _PRECISION = (
     "What the network computes in. auto: bfloat16 where the processor or GPU has it, which is nearly twice as fast and "
-    "moves scores by about a percent at most; else float16 on a GPU, float32 on a CPU."
+    "moves scores by about a percent; else float16 on a GPU, float32 on a CPU."
 )
 
 

@@ -25,8 +25,8 @@ AnyPrecision = Annotated[
     Precision,
     typer.Option(
         help="What the network computes in. auto: bfloat16 where the processor or GPU has it, which is nearly twice as "
-        "fast and moves scores by about a percent at most; else float16 on a GPU, float32 on a CPU. bfloat16 works on any "
-        "CPU, but slowly on one without it."
+        "fast and moves scores by about a percent; else float16 on a GPU, float32 on a CPU. bfloat16 works on any CPU, "
+        "but slowly on one without it."
     ),
 ]
 Textures = Annotated[
