@@ -71,6 +71,16 @@ def test_in_bfloat16_it_gives_nearly_that(make_backbone: MakeBackbone, arch: Arc
         assert 1e-4 < float((level - peer).norm() / peer.norm()) < 0.03  # it was in bfloat16, and that is near
 
 
+@every_architecture
+def test_in_bfloat16_the_stem_stays_exact(make_backbone: MakeBackbone, arch: Architecture) -> None:
+    network, x = make_backbone(arch), pictures().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        exact, half = (fused(network, dtype).stem(x) for dtype in (torch.float32, torch.bfloat16))
+    assert torch.equal(exact, half)
+    assert exact.shape[-1] == 32  # it is what works at half the picture's edge
+    assert half.dtype == torch.float32
+
+
 def test_torch_s_own_layers_give_what_onednn_s_give(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
