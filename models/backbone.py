@@ -23,20 +23,24 @@ Grids = tuple[Grid, Grid, Grid]  # the levels'
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a network is cut: the layers that end the three levels, and their channels."""
+    """Where a network is cut: the layers that end the stem and the three levels, and the levels' channels.
+
+    The stem is what works at half the picture's edge, before the first level's grid.
+    """
 
     build: Callable[..., nn.Module]
     prefix: str
+    stem: str
     ends: tuple[str, str, str]
     channels: tuple[int, int, int]
 
 
 _RESNET_ENDS = ("layer1", "layer2", "layer3")
 _CUTS: dict[str, Cut] = {
-    "wide_resnet50_2": Cut(zoo.wide_resnet50_2, "", _RESNET_ENDS, (256, 512, 1024)),
-    "resnet50": Cut(zoo.resnet50, "", _RESNET_ENDS, (256, 512, 1024)),
-    "resnet18": Cut(zoo.resnet18, "", _RESNET_ENDS, (64, 128, 256)),
-    "mobilenet_v2": Cut(zoo.mobilenet_v2, "features", ("3", "6", "13"), (24, 32, 96)),
+    "wide_resnet50_2": Cut(zoo.wide_resnet50_2, "", "relu", _RESNET_ENDS, (256, 512, 1024)),
+    "resnet50": Cut(zoo.resnet50, "", "relu", _RESNET_ENDS, (256, 512, 1024)),
+    "resnet18": Cut(zoo.resnet18, "", "relu", _RESNET_ENDS, (64, 128, 256)),
+    "mobilenet_v2": Cut(zoo.mobilenet_v2, "features", "1", ("3", "6", "13"), (24, 32, 96)),
 }
 _STRIDES = (4, 8, 16)
 
@@ -48,8 +52,9 @@ class Backbone(nn.ModuleDict):
     X3 (b, c3, s/16, s/16).
     """
 
-    def __init__(self, layers: dict[str, nn.Module], ends: tuple[str, str, str]) -> None:
+    def __init__(self, layers: dict[str, nn.Module], *, stem: str, ends: tuple[str, str, str]) -> None:
         super().__init__(layers)
+        self.stem = stem
         self.ends = ends
 
     def forward(self, x: Tensor) -> Levels:
@@ -91,7 +96,8 @@ def layers_past_the_cut(arch: Architecture) -> frozenset[str]:
 def build_backbone(arch: Architecture) -> Backbone:
     """A backbone on torch's default device with random weights, which depend on torch's global seed alone."""
     cut = _CUTS[arch]
-    backbone = Backbone(_kept(_outline(cut), cut), cut.ends).to_empty(device=torch.get_default_device())
+    backbone = Backbone(_kept(_outline(cut), cut), stem=cut.stem, ends=cut.ends)
+    backbone.to_empty(device=torch.get_default_device())
     for layer in backbone.modules():
         if isinstance(layer, nn.Conv2d):  # none has a bias: a batch norm follows
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -134,7 +134,7 @@ class Detector(nn.Module):
         if isinstance(backbone, Backbone):
             if dtype == torch.bfloat16 and not fits_bfloat16(backbone):
                 dtype = torch.float32
-            backbone = FusedBackbone(backbone, dtype=dtype, device=device)
+            backbone = FusedBackbone(backbone, edge=self.preprocess.config.image_size, dtype=dtype, device=device)
         scorer = self.scorer
         if isinstance(scorer, CompactGaussian):
             scorer = scorer.compute_in(backbone.dtype)

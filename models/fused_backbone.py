@@ -2,8 +2,8 @@
 
 Batch norm is folded in; bias, residual sum and ReLU are done while a convolution's output is still in the processor's
 cache. On CPUs the weights lie as oneDNN wants them, once and not at every call: that is what torch.compile's freezing
-comes to as well, without a compiler on the line's machine (benchmarks/runtimes.py compares). Elsewhere the same is
-written with torch's own layers.
+comes to as well, without a compiler on the line's machine (benchmarks/runtimes.py compares). How it wants them depends
+on how large the picture is, not on how many there are. Elsewhere the same is written with torch's own layers.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ _NAMES: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
 class Convolution(nn.Module):
     """Convolution, bias, a residual if one is given, then `activation`: None, nn.ReLU or nn.ReLU6.
 
-    `weight` (c', c/g, k, k), in a layout of its own on CPUs, and `bias` (c',).
+    `weight` (c', c/g, k, k), in a layout of its own on CPUs, and `bias` (c',). Inputs of another `edge` than it was
+    made for are right too, but weights are then laid out anew at each call, which can take longer than all else.
     """
 
     weight: Tensor
@@ -42,6 +43,7 @@ class Convolution(nn.Module):
         norm: nn.BatchNorm2d,
         activation: type[nn.Module] | None,
         *,
+        edge: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -56,7 +58,7 @@ class Convolution(nn.Module):
         self.activation = activation
         self.packed = device.type == "cpu" and _onednn() is not None
         placed = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", self._pack(placed) if self.packed else placed, persistent=False)
+        self.register_buffer("weight", self._pack(placed, edge) if self.packed else placed, persistent=False)
         self.register_buffer("bias", bias.to(device, dtype), persistent=False)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -85,9 +87,10 @@ class Convolution(nn.Module):
             )
         return convolved
 
-    def _pack(self, weight: Tensor) -> Tensor:
+    def _pack(self, weight: Tensor, edge: int) -> Tensor:
         stride, padding, dilation, groups = self.geometry
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups)
+        size = [1, weight.shape[1] * groups, edge, edge]
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, size)
         return packed
 
 
@@ -108,24 +111,32 @@ class _Residual(nn.Module):
 class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
-    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last.
+    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last. `edge` is the s
+    that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
+    begins there, and it takes next to no time (docs/log.md).
     """
 
-    def __init__(self, backbone: Backbone, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.dtype = dtype
-        fuse = _Fusing(dtype, device)
+        exact = dtype == torch.bfloat16 and device.type == "cpu"
+        fuse = _Fusing(edge, torch.float32 if exact else dtype, device)
         self.levels = nn.ModuleList()
         layers: list[nn.Module] = []
         for name, layer in backbone.items():
             layers.append(layer)
-            if name in backbone.ends:
+            if name == backbone.stem:
+                self.stem_dtype = fuse.dtype
+                self.stem = nn.Sequential(*fuse.row(layers))
+                fuse, layers = _Fusing(fuse.edge, dtype, device), []
+            elif name in backbone.ends:
                 self.levels.append(nn.Sequential(*fuse.row(layers)))
                 layers = []
 
     def forward(self, x: Tensor) -> Levels:
-        """Run the levels one after the other."""
-        x = x.to(self.dtype, memory_format=torch.channels_last)
+        """Run the stem and the levels one after the other."""
+        x = x.to(self.stem_dtype, memory_format=torch.channels_last)
+        x = self.stem(x).to(self.dtype)
         found = []
         for level in self.levels:
             x = level(x)
@@ -140,10 +151,12 @@ class FusedBackbone(nn.Module):
 
 
 class _Fusing:
-    """Turns torchvision's layers into fused ones."""
+    """Turns torchvision's layers into fused ones, in the order in which pictures of an edge pass through them."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._place: dict[str, Any] = {"dtype": dtype, "device": device}
+    def __init__(self, edge: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.edge = edge  # of what comes out of the last layer so far
+        self.dtype = dtype
+        self._device = device
 
     def row(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
         """Layers one after the other. Raises TypeError for one that is not known."""
@@ -163,24 +176,38 @@ class _Fusing:
                     found.append(_Residual(inner, None) if layer.use_res_connect else nn.Sequential(*inner))
                 case nn.MaxPool2d():
                     found.append(layer)
+                    self.edge = _edge_after(layer, self.edge)
                 case _:
                     raise TypeError(f"it is not known how to fuse a {type(layer).__name__}")
         return found
 
     def _convolution(self, row: Sequence[nn.Module], index: int) -> Convolution:
-        conv, norm = row[index : index + 2]
+        conv, norm, after = (*row[index : index + 3], None, None)[:3]
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             raise TypeError("a convolution without a batch norm behind it")
-        after = row[index + 2] if index + 2 < len(row) else None
         activation = type(after) if isinstance(after, nn.ReLU | nn.ReLU6) else None
-        return Convolution(conv, norm, activation, **self._place)
+        made = Convolution(conv, norm, activation, edge=self.edge, dtype=self.dtype, device=self._device)
+        self.edge = _edge_after(conv, self.edge)
+        return made
 
     def _resnet_block(self, block: BasicBlock | Bottleneck) -> nn.Module:
         row: list[nn.Module] = []
         for number in range(1, 4 if isinstance(block, Bottleneck) else 3):
             row += [getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), block.relu]
-        shortcut = None if block.downsample is None else nn.Sequential(*self.row([block.downsample]))
-        return _Residual(self.row(row), shortcut)
+        before = self.edge
+        inner = self.row(row)
+        if block.downsample is None:
+            return _Residual(inner, None)
+        self.edge = before
+        return _Residual(inner, nn.Sequential(*self.row([block.downsample])))
+
+
+def _edge_after(layer: nn.Conv2d | nn.MaxPool2d, edge: int) -> int:
+    """The edge of what a layer without dilation makes of a square of `edge`, as torchvision's are."""
+    kernel, stride, padding = (
+        each[0] if isinstance(each, tuple) else int(each) for each in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    return (edge + 2 * padding - kernel) // stride + 1
 
 
 def _flat(layers: Sequence[nn.Module]) -> list[nn.Module]:

@@ -23,6 +23,7 @@ from models.allocator import keep_memory
 from models.artifact import Artifact, load
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
+from models.precision import Precision, pick_precision
 from service import keys_command, load_command
 from service.access.open_mode import check_exposure
 from service.announcement import announcement
@@ -38,6 +39,10 @@ from service.storage.database import open_database
 from service.storage.keys import Keys
 
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
+_PRECISION = (
+    "What the network computes in. auto: bfloat16 where the processor or GPU has it, which is nearly twice as fast and "
+    "moves scores by about a percent; else float16 on a GPU, float32 on a CPU."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +61,7 @@ def serve(
         Path | None, typer.Option(help="Folder for the database and kept pictures.", show_default="inspections")
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to judge.", show_default="auto")] = None,
+    precision: Annotated[Precision | None, typer.Option(help=_PRECISION, show_default="auto")] = None,
     keep_images: Annotated[KeepImages | None, typer.Option(help="Which pictures to keep.", show_default="all")] = None,
     preload: Annotated[
         bool | None, typer.Option("--preload", help="Load all active artifacts at start, not on first use.")
@@ -74,6 +80,7 @@ def serve(
         "artifacts": artifacts,
         "data": data,
         "device": device,
+        "precision": precision,
         "keep_images": keep_images,
         "preload": preload,
     }
@@ -100,6 +107,7 @@ def inspect(
         float | None, typer.Option(min=0.0001, max=0.5, help="Judge at this rate instead of the artifact's own.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to judge.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help=_PRECISION)] = "auto",
 ) -> None:
     """Judge picture files without a server.
 
@@ -110,7 +118,7 @@ def inspect(
     found = find_artifact(artifact)
     if found != artifact:
         typer.echo(f"Judging with {found}.", err=True)
-    loaded = load(found).ready(pick_device(device))
+    loaded = load(found).ready(pick_device(device), precision=precision)
     threshold = None if false_reject_rate is None else _threshold(loaded, false_reject_rate)
     judged = findings(loaded, images, heatmaps=heatmaps, threshold=threshold)
     messages = Console(stderr=True)
@@ -147,7 +155,7 @@ def _check(settings: Settings) -> None:
             f"There is no folder {settings.artifacts}. Train a category with `jigsight train --artifacts "
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
-    pick_device(settings.device)
+    pick_precision(settings.precision, pick_device(settings.device))
     open_place(settings)
     with closing(open_database(settings.url)) as database:
         check_exposure(settings.host, Keys(database))

@@ -27,6 +27,7 @@ def evaluate_command(
         float | None, typer.Option(min=0.0001, max=0.5, help="Judge at this rate instead of the artifact's own.")
     ] = None,
     device: options.AnyDevice = "auto",
+    precision: options.AnyPrecision = "auto",
     report: Annotated[
         Path | None, typer.Option(help="Folder for a report: index.html, histogram, ROC, heatmaps of the worst errors.")
     ] = None,
@@ -42,7 +43,7 @@ def evaluate_command(
     found = find_artifact(artifact)
     if found != artifact:
         console.print(f"Evaluating {found}.", markup=False, highlight=False, soft_wrap=True)
-    loaded = load(found).ready(pick_device(device))
+    loaded = load(found).ready(pick_device(device), precision=precision)
     _warn_of_unattainable(loaded, false_reject_rate, console)
     samples = test_samples(data, category or loaded.manifest.category)
     if all(sample.is_good for sample in samples):

@@ -12,6 +12,7 @@ from models.backbone import ARCHITECTURES
 from models.device import Device, pick_device
 from models.errors import JigSightError
 from models.locate_artifact import find_artifact
+from models.precision import Precision, pick_precision
 from training import options
 from training.loop import Devices
 from training.output import check_outputs, is_stdout, warn, write_json
@@ -68,6 +69,7 @@ def train(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA if there is one.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many devices train the jigsaw and the fusion.")] = 1,
+    precision: options.AnyPrecision = "auto",
     artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
     json_file: options.Json = None,
 ) -> None:
@@ -94,7 +96,7 @@ def train(
         weights=weights,
         textures=textures,
         kind=kind,
-        devices=Devices(accelerator=pick_device(device).type, count=devices),
+        devices=_devices(device, precision, count=devices),
         artifacts=artifacts,
     )
     if weights == "none":
@@ -123,6 +125,7 @@ def refit(
         typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the artifact's."),
     ] = None,
     device: options.AnyDevice = "auto",
+    precision: options.AnyPrecision = "auto",
     artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
     json_file: options.Json = None,
 ) -> None:
@@ -142,7 +145,7 @@ def refit(
             category=category,
             added=add or [],
             false_reject_rate=false_reject_rate,
-            devices=Devices(accelerator=pick_device(device).type),
+            devices=_devices(device, precision),
             artifacts=artifacts,
             progress=Progress(console),
         ),
@@ -151,6 +154,13 @@ def refit(
         console=console,
     )
     _conclude(result, json_file, console)
+
+
+def _devices(device: Device, precision: Precision, *, count: int = 1) -> Devices:
+    """Where to compute and in what. Raises DeviceError now, and not after hours, for what the device cannot do."""
+    place = pick_device(device)
+    pick_precision(precision, place)
+    return Devices(accelerator=place.type, count=count, precision=precision)
 
 
 def _overrides(**sections: dict[str, object]) -> dict[str, dict[str, object]]:

@@ -133,7 +133,8 @@ class Memory:
         """Read a file, put it on the device, and then let go of whom it leaves no room for within the budget."""
         artifact = load(file.path)
         detector = artifact.detector
-        digest = fingerprint(detector.backbone.state_dict())
+        # With the size, because weights lie in memory as suits pictures of it.
+        digest = f"{fingerprint(detector.backbone.state_dict())} {detector.preprocess.config.image_size}"
         as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, never larger
         shared = self._backbones.get(digest)
         if shared is not None:

@@ -1,4 +1,7 @@
-"""Forged artifacts: valid by their hash, whatever is in them, as whoever can write into the folder could do."""
+"""What several tests of the models need: forged artifacts, and networks whose batch norms do something.
+
+Forged artifacts are valid by their hash, whatever is in them, as whoever can write into the folder could do.
+"""
 
 import hashlib
 import json
@@ -10,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.artifact import load, read_manifest
+from models.backbone import Architecture, Backbone, build_backbone
 from models.errors import ArtifactError
 
 
@@ -95,3 +100,27 @@ def _little_memory() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="session")
+def make_backbone() -> Callable[[Architecture], Backbone]:
+    """A backbone of random weights whose batch norms scale and shift each channel differently; always the same one."""
+
+    def make(arch: Architecture) -> Backbone:
+        random = torch.Generator().manual_seed(2)
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            network = build_backbone(arch).eval().requires_grad_(False)
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                for values, low, high in (
+                    (layer.weight, 0.3, 1.1),
+                    (layer.bias, -0.2, 0.2),
+                    (layer.running_mean, -0.2, 0.2),
+                    (layer.running_var, 0.5, 2.0),
+                ):
+                    assert values is not None
+                    values.uniform_(low, high, generator=random)
+        return network
+
+    return make

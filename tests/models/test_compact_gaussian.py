@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from models import compact_gaussian
-from models.compact_gaussian import CompactGaussian, CompactGaussianConfig, Pooling, residual
+from models.compact_gaussian import CompactGaussian, CompactGaussianConfig, Pooling, filled_rows, residual
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
 from models.pooling import pooled
@@ -104,6 +104,57 @@ def test_what_is_known_is_white_on_average() -> None:
     whitening = torch.cat(scorer.whitenings, dim=1)
     ridge = EPSILON * whitening @ whitening.T  # what ε adds to what is known
     torch.testing.assert_close(covariance + ridge, torch.eye(D), rtol=0, atol=1e-3)
+
+
+def turned(scorer: CompactGaussian) -> CompactGaussian:
+    """The same Gaussian in axes in which the whitening is upper triangular, as a fit turns it."""
+    scorer = copy.deepcopy(scorer)
+    whole = torch.cat(scorer.whitenings, dim=1).double()  # (k, d)
+    rotation, triangle = torch.linalg.qr(whole)
+    for buffer, part in zip(scorer.whitenings, triangle.split(list(CHANNELS), dim=1), strict=True):
+        buffer.copy_(part)
+    scorer.directions = torch.einsum("ji,pjr->pir", rotation, scorer.directions.double()).float()
+    return scorer
+
+
+@pytest.mark.parametrize("dimensions", [D, 9])
+def test_a_triangular_whitening_fills_few_rows_and_gives_the_same_map(dimensions: int) -> None:
+    plain, asked = fitted(rank=4, dimensions=dimensions), levels(3, seed=1)
+    triangular = turned(plain)
+    assert [filled_rows(each) for each in plain.whitenings] == [dimensions] * 3
+    assert [filled_rows(each) for each in triangular.whitenings] == [3, 7, dimensions]
+    ready = triangular.compute_in(torch.float32)
+    assert [len(each) for each in ready.whitenings] == [3, 7, dimensions]
+    for other in (triangular, ready):
+        torch.testing.assert_close(other(asked), plain(asked), rtol=1e-3, atol=0)
+
+
+def test_rows_that_are_filled_are_counted_up_to_the_last_one() -> None:
+    whitening = torch.zeros(5, 3)
+    assert filled_rows(whitening) == 0
+    whitening[2, 1] = -1.0
+    assert filled_rows(whitening) == 3
+
+
+@pytest.mark.parametrize("triangular", [False, True])
+def test_computed_in_bfloat16_the_map_moves_by_less_than_a_percent(triangular: bool) -> None:
+    scorer = fitted(rank=4, shrinkage=0.1)
+    scorer, asked = halved(turned(scorer) if triangular else scorer), levels(3, seed=1)
+    single, half = (scorer.compute_in(dtype)(asked) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(single, scorer(asked), rtol=1e-4, atol=0)
+    assert 1e-5 < float((half / single - 1).abs().mean()) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_computing_in_another_precision_leaves_the_scorer_as_it_is(dtype: torch.dtype) -> None:
+    scorer, asked = halved(turned(fitted(rank=4))), levels(2, seed=1)
+    before, state = scorer(asked), {name: tensor.clone() for name, tensor in scorer.state_dict().items()}
+    scorer.compute_in(dtype)(asked)
+    for name, tensor in scorer.state_dict().items():
+        assert tensor.dtype == state[name].dtype
+        assert torch.equal(tensor, state[name]), name
+    assert torch.equal(scorer(asked), before)
 
 
 def test_with_a_shrinkage_of_one_it_is_the_whitened_norm_whatever_the_rank() -> None:

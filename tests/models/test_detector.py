@@ -9,13 +9,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from models.artifact import Artifact
-from models.backbone import Architecture
+from models.backbone import Architecture, Backbone
 from models.detector import Detector, DetectorConfig, FusionName, build_detector
+from models.fused_backbone import FusedBackbone
 from models.gaussian import DenseGaussianConfig, covariance_factor, pack_lower, select_channels
 from models.mfcsam import concatenate
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
 
+CPU = torch.device("cpu")
 DENSE = DenseGaussianConfig(channels=9)
 
 
@@ -172,3 +174,41 @@ def test_it_convolves_in_full_precision_whatever_torch_is_set_to(
     assert len(seen) > 10
     assert not any(seen)
     assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("fusion", get_args(FusionName))
+@pytest.mark.parametrize("smoothing", [0, 4])
+def test_made_to_score_in_float32_it_scores_the_same(fusion: FusionName, smoothing: float) -> None:
+    detector, batch = fitted(fusion, smoothing), tiles(3)
+    ready = detector.for_scoring(CPU, torch.float32)
+    assert isinstance(ready.backbone, FusedBackbone)
+    assert not ready.training
+    torch.testing.assert_close(ready(batch).map, detector(batch).map, rtol=1e-2, atol=1e-3)
+    assert isinstance(detector.backbone, Backbone)  # and the one that it was made from stays
+
+
+def test_made_to_score_an_artifact_is_nearly_the_same_in_bfloat16(artifact: Artifact) -> None:
+    batch = tiles(4)
+    with torch.inference_mode():
+        plain = artifact.detector(batch).score
+        single, half = (artifact.detector.for_scoring(CPU, dtype) for dtype in (torch.float32, torch.bfloat16))
+        assert half.backbone.dtype == half.scorer.dtype == torch.bfloat16
+        torch.testing.assert_close(single(batch).score, plain, rtol=1e-3, atol=0)
+        scores = half(batch).score
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, plain)
+    torch.testing.assert_close(scores, plain, rtol=0.05, atol=0)
+
+
+def test_weights_of_more_digits_than_bfloat16_has_are_computed_with_in_float32() -> None:
+    detector, batch = fitted("none"), tiles(2)  # its weights were never rounded
+    asked, got = (detector.for_scoring(CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert asked.backbone.dtype == torch.float32
+    torch.testing.assert_close(asked(batch).map, got(batch).map)
+
+
+def test_a_backbone_that_is_fused_already_is_shared(artifact: Artifact) -> None:
+    first = artifact.detector.for_scoring(CPU, torch.bfloat16)
+    again = first.for_scoring(CPU, torch.float32)
+    assert again.backbone is first.backbone
+    assert again.scorer.dtype == torch.bfloat16  # the backbone's

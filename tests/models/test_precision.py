@@ -1,4 +1,4 @@
-"""Which weights an artifact holds in half precision, and that rounding to it costs nothing a second time."""
+"""Which weights an artifact holds in half precision, that rounding twice is rounding once, and what is computed in."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from models import precision
 from models.artifact import Artifact, load, save
 from models.compact_gaussian import CompactGaussianConfig
 from models.detector import Detector, DetectorConfig, build_detector
-from models.precision import round_to_stored, stored_dtype
+from models.errors import DeviceError
+from models.precision import Precision, cpu_has_bfloat16, pick_precision, round_to_stored, stored_dtype
 from models.preprocess import PreprocessConfig
 
 
@@ -94,3 +96,39 @@ def test_an_artifact_is_little_larger_than_its_backbone_in_half_precision(artifa
     assert types["backbone.layer3.1.bn2.weight"] == "F32"
     weights = sum(tensor.numel() for tensor in artifact.detector.backbone.state_dict().values())
     assert artifact.path.stat().st_size < 1.1 * 2 * weights
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_computes_in_what_it_multiplies_natively(
+    native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: native)
+    assert pick_precision("auto", torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_a_gpu_computes_in_what_it_multiplies_natively(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert pick_precision("auto", torch.device("cuda")) == dtype
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("wished", ["float32", "bfloat16"])
+def test_what_is_wished_for_is_given(wished: Precision, device: str) -> None:
+    assert pick_precision(wished, torch.device(device)) == getattr(torch, wished)
+
+
+def test_float16_is_for_gpus() -> None:
+    assert pick_precision("float16", torch.device("cuda")) == torch.float16
+    with pytest.raises(DeviceError, match=r"float16 is for CUDA.*--precision auto"):
+        pick_precision("float16", torch.device("cpu"))
+
+
+def test_the_processor_is_asked_and_not_guessed() -> None:
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists() or "flags" not in flags.read_text():
+        pytest.skip("this system does not tell its processor's flags")
+    told = next(line for line in flags.read_text().splitlines() if line.startswith("flags")).split()
+    assert cpu_has_bfloat16() == bool({"avx512_bf16", "amx_tile"} & set(told))

@@ -89,6 +89,21 @@ def test_what_is_kept_is_averaged_over_what_is_kept() -> None:
     assert torch.allclose(flat[:, keep], torch.tensor(3.0))
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.5])
+def test_made_ready_it_gives_the_same_and_what_it_was_made_from_stays(sigma: float) -> None:
+    keep = torch.rand(20, 27, generator=torch.Generator().manual_seed(1)) > 0.4
+    score_map, smoothing = random_map(), keeping(sigma, keep)
+    ready = smoothing.ready()
+    assert torch.equal(ready(score_map), smoothing(score_map))
+    assert smoothing.keep is not None
+    smoothing.keep.fill_(True)
+    assert not ready(score_map)[:, ~keep].any()
+    assert bool(smoothing(score_map)[:, ~keep].any())
+    anywhere = Smoothing(sigma).ready()  # it knows no grid, so it must take any
+    for h, w in ((20, 27), (9, 12)):
+        assert torch.equal(anywhere(random_map(1, h, w)), Smoothing(sigma)(random_map(1, h, w)))
+
+
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
 def test_a_fault_is_not_ignored(fault: float, sigma: float) -> None:

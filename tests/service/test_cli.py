@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.artifact import Artifact
-from models.errors import ArtifactError, JigSightError
+from models.errors import ArtifactError, DeviceError, JigSightError
 from models.images import decode
 from service import cli
 from service.runs import detect
@@ -186,6 +187,34 @@ def test_options_override_the_environment(app: typer.Typer, monkeypatch: pytest.
     monkeypatch.setenv("JIGSIGHT_ARTIFACTS", str(tmp_path / "from the environment"))
     assert "from the environment" in refusal(app)
     assert "from an option" in refusal(app, "--artifacts", str(tmp_path / "from an option"))
+
+
+def test_pictures_are_judged_in_the_precision_that_is_asked_for(
+    app: typer.Typer, artifact_path: Path, files: dict[str, Path]
+) -> None:
+    def inspected(precision: str) -> dict[str, Any]:
+        arguments = ["inspect", str(artifact_path), str(files["bad"]), "--json", "--device", "cpu"]
+        (image,) = json.loads(CliRunner().invoke(app, [*arguments, "--precision", precision]).stdout)["images"]
+        return dict(image)
+
+    single, half = inspected("float32"), inspected("bfloat16")
+    assert single["score"] != half["score"]
+    assert single["score"] == pytest.approx(half["score"], rel=0.05)
+    assert (single["verdict"], half["verdict"]) == ("fail", "fail")
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_what_the_device_cannot_compute_in_is_refused_at_once(
+    app: typer.Typer, artifact_path: Path, files: dict[str, Path], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ["--artifacts", str(artifact_path.parent.parent), "--device", "cpu"]
+    if way == "option":
+        here += ["--precision", "float16"]
+        inspected = CliRunner().invoke(app, ["inspect", str(artifact_path), str(files["good"]), *here[2:]])
+        assert isinstance(inspected.exception, DeviceError)
+    else:
+        monkeypatch.setenv("JIGSIGHT_PRECISION", "float16")
+    assert "float16 is for CUDA" in refusal(app, *here)
 
 
 def test_overlays_of_large_jpegs_are_drawn_on_whole_pictures(

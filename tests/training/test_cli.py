@@ -306,6 +306,45 @@ def test_cuda_where_there_is_none_is_refused(parts: Path) -> None:
         CliRunner().invoke(jigsight.app, ["train", "--data", str(parts), "--device", "cuda"], catch_exceptions=False)
 
 
+def test_train_evaluate_and_refit_compute_in_the_precision_that_is_asked_for(
+    parts: Path, brief: Path, tmp_path: Path
+) -> None:
+    artifacts = {
+        precision: Path(
+            train(parts, brief, tmp_path / precision, "--arch", "resnet18", "--precision", precision)["artifact"]
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    for precision, artifact in artifacts.items():
+        assert load(artifact).manifest.precision == precision
+    one = artifacts["bfloat16"]
+    scores = {
+        precision: [
+            image["score"]
+            for image in json.loads(
+                run("evaluate", one, "--data", parts, "--device", "cpu", "--precision", precision, "--json", "-")
+            )["images"]
+        ]
+        for precision in ("float32", "bfloat16")
+    }
+    assert scores["float32"] != scores["bfloat16"]
+    assert scores["float32"] == pytest.approx(scores["bfloat16"], rel=0.05)
+    printed = run(
+        "refit", one, "--data", parts, "--category", "flange", "--device", "cpu", "--precision", "float32",
+        "--artifacts", tmp_path / "refitted",
+    )  # fmt: skip
+    assert load(Path(printed.strip())).manifest.precision == "float32"
+
+
+@pytest.mark.parametrize("command", ["train", "refit"])
+def test_float16_on_a_cpu_is_refused_before_anything_is_read(command: str, tmp_path: Path) -> None:
+    arguments = {"train": ["train"], "refit": ["refit", str(tmp_path / "a.safetensors")]}[command]
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    arguments += ["--data", str(tmp_path / "nowhere"), "--device", "cpu", "--precision", "float16"]
+    with pytest.raises(DeviceError, match="float16 is for CUDA"):
+        CliRunner().invoke(jigsight.app, arguments, catch_exceptions=False)
+
+
 def test_errors_are_one_sentence_on_stderr_and_exit_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jigsight", "evaluate", "missing.safetensors", "--data", "nowhere"],

@@ -8,6 +8,7 @@ import torch
 from models.alignment import OVERSAMPLING, AlignmentConfig
 from models.backbone import Backbone
 from models.compact_gaussian import CompactGaussianConfig
+from models.folding import fits_bfloat16, folded
 from training.choose import Candidate, ValidationSet, make_validation_set
 from training.folds import assign_folds
 from training.synthetic import Synthetic, Tiles
@@ -82,9 +83,10 @@ def test_a_detector_has_weights_as_an_artifact_stores_them(
     before = {name: tensor.clone() for name, tensor in part_backbone.state_dict().items()}
     config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(16), smoothing=4.0)
     detector = workshop.assemble(config, part_backbone, None)
-    weight = detector.backbone["conv1"].weight
-    assert torch.equal(weight, before["conv1.weight"].half().float())
-    assert not torch.equal(weight, before["conv1.weight"])
+    folded_in, shift = folded(part_backbone["conv1"], part_backbone["bn1"])
+    assert torch.equal(detector.backbone["conv1"].weight, folded_in.bfloat16().float())
+    assert torch.equal(detector.backbone["bn1"].bias, shift.bfloat16().float())
+    assert fits_bfloat16(detector.backbone)
     for name, tensor in part_backbone.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not detector.training
@@ -133,8 +135,10 @@ def test_the_threshold_comes_from_scores_of_unseen_pictures(
     assert record.value == scores.sort().values[8]  # the 9th of 16 at a half
     assert record.pixel is not None
     assert 0 < record.pixel <= record.value
-    assert bool((scores > detector(part_tiles.images).score).float().mean() > 0.9)
-    assert scores.mean() > 1.05 * detector(part_tiles.images).score.mean()
+    # In the precision that the features were in: rounding moves a score by a percent.
+    seen = detector.for_scoring(workshop.device, workshop.dtype)(part_tiles.images).score
+    assert bool((scores > seen).float().mean() > 0.8)
+    assert scores.mean() > 1.05 * seen.mean()
     distances, pose = workshop.fit(detector, part_tiles, folds=assign_folds(16, 4, seed=0))
     assert pose is None
     assert distances.out_of_sample is not None

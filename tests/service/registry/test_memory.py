@@ -16,6 +16,8 @@ from models.detector import Detector
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.images import decode
 from models.precision import Precision
+from models.preprocess import PreprocessConfig
+from models.weights import fingerprint
 from service.registry import memory as memory_module
 from service.registry.memory import Memory, NoRoom
 from service.registry.scan import Folder, Sound
@@ -81,6 +83,20 @@ def test_equal_backbones_are_one_and_judge_as_before(files: dict[str, Sound], go
     total = sum(size(files[name]) for name in ("a", "ring", "b"))
     assert memory.bytes == total - backbone
     assert sum(memory.sizes.values()) == total
+
+
+def test_backbones_for_pictures_of_different_sizes_are_not_one(
+    make: Callable[..., Path], tmp_path: Path, good: Picture
+) -> None:
+    edges = {"plate": 64, "ring": 96}
+    for category, edge in edges.items():
+        make(tmp_path, category=category, preprocess=PreprocessConfig(image_size=edge, reduced_jpeg=True))
+    sound, memory = Folder(tmp_path).look().sound, Memory(CPU, budget=None)
+    plate, ring = (memory.load(next(iter(sound[category].values()))) for category in edges)
+    # The same weights, but they lie in memory as suits pictures of one size (`models.fused_backbone`).
+    assert len({fingerprint(load(each.path).detector.backbone.state_dict()) for each in (plate, ring)}) == 1
+    assert ring.detector.backbone is not plate.detector.backbone
+    assert score(ring, good(1)) == score(load(ring.path).ready("cpu"), good(1))
 
 
 def test_beyond_the_budget_the_one_unused_for_longest_goes(files: dict[str, Sound]) -> None:
