@@ -6,10 +6,11 @@ order and do not depend on the number of threads.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from training.threads import Threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,11 +26,6 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, device
     if device.type != "cpu":
         yield from map(alone, items)
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
+    with Threads(torch.get_num_threads(), name="in-parallel") as pool:
+        torch.set_num_threads(1)  # for what is done with results while others are made
         yield from pool.map(alone, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
