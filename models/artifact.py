@@ -79,9 +79,10 @@ class Artifact:
         try:
             place = torch.device(device)
             detector = _move(self.detector, place, precision)
+            runner = runner_for(detector, place)
         except _FAULTS as error:
             raise _refusal(self.path, error) from error
-        return replace(self, detector=detector, device=place, runner=runner_for(detector, place))
+        return replace(self, detector=detector, device=place, runner=runner)
 
 
 def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path) -> Path:

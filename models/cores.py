@@ -36,6 +36,8 @@ def _groups(cgroup: Path, membership: Path) -> list[Path]:
     except OSError:
         return found
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         root = cgroup if not controllers else cgroup / "cpu" if "cpu" in controllers.split(",") else None
         if root is not None:
@@ -52,6 +54,6 @@ def _quota(folder: Path) -> float | None:
         else:
             limit = (folder / "cpu.cfs_quota_us").read_text().strip()
             period = (folder / "cpu.cfs_period_us").read_text().strip()
-    except OSError:
+        return None if limit in ("max", "-1") else int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # none, or none that can be read
         return None
-    return None if limit in ("max", "-1") else int(limit) / int(period)

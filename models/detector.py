@@ -132,7 +132,7 @@ class Detector(nn.Module):
         """
         backbone = self.backbone
         if isinstance(backbone, Backbone):
-            if dtype == torch.bfloat16 and not fits_bfloat16(backbone):
+            if dtype != torch.float32 and not fits_bfloat16(backbone):
                 dtype = torch.float32
             backbone = FusedBackbone(backbone, edge=self.preprocess.config.image_size, dtype=dtype, device=device)
         scorer = self.scorer

@@ -25,7 +25,10 @@ def normalised(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight (c', c/g, k, k) and bias (c',), float32, of one convolution that does what both do in eval mode."""
+    """Weight (c', c/g, k, k) and bias (c',), float32, of one convolution that does what both do in eval mode.
+
+    Raises ValueError where that is no number.
+    """
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None, "torchvision's networks track statistics"
     assert variance is not None, "torchvision's networks track statistics"
@@ -33,8 +36,10 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     shift = norm.bias.detach().double() - mean.double() * scale
     if conv.bias is not None:
         shift = shift + conv.bias.detach().double() * scale
-    weight = conv.weight.detach().double() * scale.view(-1, 1, 1, 1)
-    return weight.float(), shift.float()
+    weight = (conv.weight.detach().double() * scale.view(-1, 1, 1, 1)).float()
+    if not (weight.isfinite().all() and shift.isfinite().all()):
+        raise ValueError("a batch norm's variance is negative, or so small that its scale is no number")
+    return weight, shift.float()
 
 
 @torch.no_grad()

@@ -19,12 +19,9 @@ from models.backbone import Backbone, Levels
 from models.folding import folded
 
 _Size = list[int]
-# oneDNN's names for what follows a convolution, and their constants.
-_NAMES: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
-    None: ("none", []),
-    nn.ReLU: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-}
+# oneDNN's ReLU makes 0 of what is not a number, and a fault would be judged. Its leaky one, with a slope that leaves
+# nothing, does not.
+_LEAKY, _SLOPE = "leaky_relu", [1e-30]
 
 
 class Convolution(nn.Module):
@@ -69,23 +66,25 @@ class Convolution(nn.Module):
         y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         if residual is not None:
             y += residual
-        if self.activation is nn.ReLU:
-            return F.relu_(y)
-        return F.relu6(y, inplace=True) if self.activation is nn.ReLU6 else y
+        return self._activated(y)
 
     def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
         stride, padding, dilation, groups = self.geometry
         onednn: Any = _onednn()
-        name, scalars = _NAMES[self.activation]
-        convolved: Tensor
-        if residual is None:
-            convolved = onednn(x, self.weight, self.bias, padding, stride, dilation, groups, name, scalars, "")
-        else:
-            last = None if name == "none" else name
-            convolved = onednn.binary(
-                x, residual, self.weight, self.bias, padding, stride, dilation, groups, "add", 1.0, last, scalars, ""
+        y: Tensor
+        if residual is not None:  # with a sum oneDNN knows no leaky one
+            y = onednn.binary(
+                x, residual, self.weight, self.bias, padding, stride, dilation, groups, "add", 1.0, None, [], ""
             )
-        return convolved
+            return y if self.activation is None else self._activated(y)
+        name, scalars = ("none", []) if self.activation is None else (_LEAKY, _SLOPE)
+        y = onednn(x, self.weight, self.bias, padding, stride, dilation, groups, name, scalars, "")
+        return y.clamp_max_(6) if self.activation is nn.ReLU6 else y
+
+    def _activated(self, y: Tensor) -> Tensor:
+        if self.activation is nn.ReLU:
+            return F.relu_(y)
+        return F.relu6(y, inplace=True) if self.activation is nn.ReLU6 else y
 
     def _pack(self, weight: Tensor, edge: int) -> Tensor:
         stride, padding, dilation, groups = self.geometry

@@ -74,8 +74,8 @@ class Decoded:
 def decode_reduced(data: bytes, *, least: int, max_pixels: int = MAX_PIXELS) -> Decoded:
     """As `decode`, but a JPEG at 1/2, 1/4 or 1/8 of its size: the smallest of which both edges are `least` pixels.
 
-    Only where that divides both edges: every pixel then stands for as much of the picture as the others, and none
-    for what an encoder fills the last blocks up with. Raises as `decode` does.
+    Only where that divides both edges: every pixel then stands for as much of the picture as the others. Raises as
+    `decode` does.
     """
     name = _sniff(data)
     with _refusals(name):

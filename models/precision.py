@@ -44,7 +44,7 @@ def round_to_stored(detector: nn.Module) -> None:
 def pick_precision(wished: Precision, device: torch.device) -> torch.dtype:
     """What `device` computes in under `wished`; under `auto` half precision where it is native, else float32.
 
-    Raises DeviceError for float16 on a CPU.
+    Raises DeviceError for float16 on a CPU, and for bfloat16 where there is none.
     """
     match wished:
         case "auto":
@@ -52,6 +52,8 @@ def pick_precision(wished: Precision, device: torch.device) -> torch.dtype:
         case "float32":
             return torch.float32
         case "bfloat16":
+            if not _can_bfloat16(device):
+                raise DeviceError(f"The {device.type} cannot compute in bfloat16. Use --precision auto.")
             return torch.bfloat16
         case "float16":
             if device.type == "cpu":
@@ -63,9 +65,16 @@ def pick_precision(wished: Precision, device: torch.device) -> torch.dtype:
 
 def _best(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if native else torch.float16
+        generation = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if generation >= (8, 0) else torch.float16 if generation >= (7, 0) else torch.float32
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def _can_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 at all, if need be by emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return not torch.backends.mkldnn.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache

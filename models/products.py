@@ -1,6 +1,6 @@
-"""Matrix products in float32, through oneDNN on CPUs.
+"""Matrix products through oneDNN on CPUs.
 
-torch gives them to Intel's MKL, which on other makers' processors is half as fast as oneDNN is at the very same
+torch gives those in float32 to Intel's MKL, which on other makers' processors is half as fast as oneDNN is at the very same
 arithmetic (benchmarks/products.py).
 """
 

@@ -6,10 +6,12 @@ the cores of this run.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
+
+from training.threads import Threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,13 +26,10 @@ def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, batch: 
     """
     threads = torch.get_num_threads()
     waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
-    try:
+    with Threads(threads, name="read-ahead") as pool:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) >= batch + _PER_THREAD * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -63,16 +63,18 @@ class FusionTask:
         self._source = source
 
     def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, Tensor]:
-        """Tiles (b, 3, s, s) uint8 and their defect masks (b, s, s) float."""
+        """Tiles (b, 3, s, s) uint8 and their defect masks (b, s, s) bool."""
         examples = [self._source.example(position, Use.FUSION, epoch=epoch) for position in indices]
         masks = np.stack([mask for _, mask, _ in examples])
-        return torch.stack([tile for tile, _, _ in examples]), torch.from_numpy(masks).float()
+        return torch.stack([tile for tile, _, _ in examples]), torch.from_numpy(masks)
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Loss:
         """Cross-entropy per position, good and defective positions of the batch weighted alike."""
         tiles, masks = batch
         logits = module(tiles)  # (b, h, w)
-        truth = F.adaptive_avg_pool2d(masks.unsqueeze(1), logits.shape[-2:]).squeeze(1)  # share of defect pixels
+        truth = F.adaptive_avg_pool2d(masks.unsqueeze(1).float(), logits.shape[-2:]).squeeze(
+            1
+        )  # share of defect pixels
         weight = truth / truth.sum().clamp_min(1.0) + (1 - truth) / (1 - truth).sum().clamp_min(1.0)
         value = F.binary_cross_entropy_with_logits(logits, truth, weight=weight, reduction="sum") / 2
         hits = ((logits > 0) == (truth > 0.5)).float()

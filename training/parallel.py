@@ -7,10 +7,12 @@ order and do not depend on the number of threads.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
+
+from training.threads import Threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,16 +29,12 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, device
         yield from map(alone, items)
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[Result]] = deque()
-    try:
+    with Threads(threads, name="in-parallel") as pool:
+        torch.set_num_threads(1)  # for what is done with results while others are made
         for item in items:  # no more at a time than there are threads: what comes of one may be large
             waiting.append(pool.submit(alone, item))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)

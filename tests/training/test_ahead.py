@@ -23,6 +23,13 @@ def test_results_come_in_order(threads: int) -> None:
     assert list(read_ahead(str, [])) == []
 
 
+def test_each_thread_computes_alone_and_whoever_takes_results_as_before(threads: int) -> None:
+    for within in read_ahead(lambda _: torch.get_num_threads(), range(20)):
+        assert within == 1
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == threads
+
+
 def test_threads_work_at_the_same_time(threads: int) -> None:
     meeting = threading.Barrier(threads, timeout=20)  # broken, if they are not all there at once
     list(read_ahead(lambda _: meeting.wait(), range(3 * threads)))

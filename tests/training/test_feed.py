@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from training import feed as feeding
 from training.feed import WHOLE, Feed, Share
 
 
@@ -40,8 +41,9 @@ def seen(source: Numbers, *, epochs: range, share: Share = WHOLE, seed: int = 0)
 
 
 @pytest.fixture
-def threads() -> Iterator[int]:
-    """Torch with six threads."""
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Torch with six threads, and as many cores."""
+    monkeypatch.setattr(feeding, "usable_cores", lambda: 6)
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     yield 6
@@ -89,6 +91,48 @@ def test_nothing_is_prepared_beyond_the_last_epoch_nor_far_ahead() -> None:
     with Feed(source, batch_size=1, seed=0, epochs=range(1000)) as feed:
         next(feed.epoch(0))
     assert len(source.made) < 4 + torch.get_num_threads()
+
+
+@pytest.mark.parametrize("mebibytes", [400, 600])
+def test_of_large_batches_no_more_than_two_lie_ahead(threads: int, mebibytes: int) -> None:
+    class Large(Numbers):
+        def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, Tensor]:
+            _, order = super().prepare(indices, epoch=epoch)
+            return torch.zeros(1, dtype=torch.uint8).expand(mebibytes, 2**20), order  # takes no memory
+
+    source = Large()
+    with Feed(source, batch_size=1, seed=0, epochs=range(20)) as feed:
+        taken = 0
+        for number in range(20):
+            for _ in feed.epoch(number):
+                taken += 1
+                assert len(source.made) <= taken + 2
+    assert taken == len(source.made) == 200
+
+
+def test_of_small_ones_there_is_work_for_every_thread(threads: int) -> None:
+    meeting = threading.Barrier(3, timeout=30)  # broken, if they are not all there at once
+
+    class Met(Numbers):
+        def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, Tensor]:
+            if epoch:  # the first tells how large they are
+                meeting.wait()
+            return super().prepare(indices, epoch=epoch)
+
+    assert len(seen(Met(), epochs=range(5))) == 5
+
+
+def test_cores_are_divided_among_processes_once(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr(feeding, "usable_cores", lambda: 8)
+    torch.set_num_threads(4)  # a spawned process is given its half by Lightning
+    meeting = threading.Barrier(2, timeout=30)
+
+    class Met(Numbers):
+        def prepare(self, indices: list[int], *, epoch: int) -> tuple[Tensor, Tensor]:
+            meeting.wait()
+            return super().prepare(indices, epoch=epoch)
+
+    assert len(seen(Met(), epochs=range(2), share=Share(0, 2))) == 2
 
 
 def test_processes_share_each_batch_evenly() -> None:

@@ -66,18 +66,19 @@ def test_examples_are_tiles_with_their_masks(backbone: Backbone, fusion: Fusion,
     task = FusionTask(fusion, backbone, "resnet18", source(part_tiles), preprocess=SMALL)
     tiles, masks = task.prepare([2, 18], epoch=0)
     assert torch.equal(tiles[0], part_tiles.images[2])
+    assert masks.dtype == torch.bool  # a quarter of a float's bytes, as many times as batches lie ahead
     assert not masks[0].any()
     changed = (tiles[1] != part_tiles.images[2]).any(0)
     assert changed.any()
-    assert bool((masks[1][changed] == 1).all())
+    assert bool(masks[1][changed].all())
 
 
 def test_defects_count_as_much_as_the_rest_however_small_they_are(
     backbone: Backbone, fusion: Fusion, part_tiles: Tiles
 ) -> None:
     task = FusionTask(fusion, backbone, "resnet18", source(part_tiles), preprocess=SMALL)
-    masks = torch.zeros(2, 64, 64)
-    masks[0, 8:16, 8:16] = 1.0  # 4 of 512 positions of the 16 x 16 grid
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:16, 8:16] = True  # 4 of 512 positions of the 16 x 16 grid
 
     def loss(on_defect: float, elsewhere: float) -> tuple[float, float]:
         logits = torch.full((2, 16, 16), elsewhere)

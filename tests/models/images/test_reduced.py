@@ -34,7 +34,7 @@ def averaged(picture: Picture, by: int) -> NDArray[np.float64]:
 
 
 def check_alike(reduced: Picture, whole: Picture) -> None:
-    """Within what averages differ by from a cut in frequencies; colours, of which JPEGs keep less, within more."""
+    """Within what rounding and clipping make of averages; colours, stored at half the resolution, within more."""
     wanted = averaged(whole, whole.shape[0] // reduced.shape[0])
     np.testing.assert_allclose(reduced @ _LIGHT, wanted @ _LIGHT, atol=8)
     np.testing.assert_allclose(reduced, wanted, atol=16)
@@ -76,6 +76,15 @@ def test_every_kind_shows_what_the_whole_picture_does(
     check_alike(reduced, decode(data))
     if mode == "L":
         assert (reduced == reduced[:, :, :1]).all()
+
+
+@pytest.mark.parametrize("by", [8, 4, 2])
+def test_of_noise_each_pixel_is_the_average_of_those_it_stands_for(encode: Encode, by: int) -> None:
+    noise = np.random.default_rng(0).integers(64, 192, (HEIGHT, WIDTH, 1), dtype=np.uint8)  # nothing is clipped
+    data = encode(np.repeat(noise, 3, axis=2), "JPEG", quality=95)
+    difference = np.abs(decode_reduced(data, least=HEIGHT // by).rgb - averaged(decode(data), by))
+    assert difference.mean() < 0.5
+    assert difference.max() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
