@@ -5,12 +5,12 @@ python benchmarks/speed.py --peers none --arch resnet18 --images 32 --repeat 5  
 python benchmarks/speed.py --arch wide_resnet50_2 --image-size 256 --only fit          memory and time of a large fit
 python benchmarks/speed.py --arch resnet18 --images 32 --only inference --batch 1      one part after the other
 
-Compared are JigSight with its default Gaussian, the bare backbone cut at the third level, in each precision that the
-machine computes in, anomalib's PaDiM through its Torch and its OpenVINO inferencer, and AnomaVision's PaDiM: the same
-network with the same random weights, the same input size, the same pictures, the same number of threads. For each
-network: every fit, in a process of its own, with its time, peak memory and artifact; every artifact's load; then the
-cases, in which all contestants take turns. The peers get virtual environments of their own in --cache the first time
-(12 GB and some minutes); who cannot be installed, loaded or timed, or needs more than --memory-gb, is reported so.
+Compared are JigSight with its default Gaussian, the bare backbone cut at the third level, in float32 and in what
+JigSight computes in here, anomalib's PaDiM through its Torch and its OpenVINO inferencer, and AnomaVision's PaDiM:
+the same network with the same random weights, the same input size, the same pictures, the same number of threads. For
+each network: every fit, in a process of its own, with its time, peak memory and artifact; every artifact's load; then
+the cases, in which all contestants take turns. The peers get virtual environments of their own in --cache the first
+time (12 GB and some minutes); who cannot be installed, loaded or timed, or needs more than --memory-gb, is reported so.
 On CUDA (--device) JigSight and the backbone, as a CUDA graph, are timed by events, the peers by the clock until their
 answer is in ordinary memory.
 
@@ -30,7 +30,7 @@ from rich.console import Console
 from speed.bench import Bench
 from speed.contestants import REQUIREMENTS, Contestant, contestants
 from speed.goals import goals
-from speed.machine import describe, native_bfloat16, usable_cores
+from speed.machine import describe, usable_cores
 from speed.pictures import prepare
 from speed.plot import draw
 from speed.report import markdown
@@ -142,16 +142,16 @@ def main() -> None:
     device, threads = pick_device(given.device).type, given.threads or usable_cores()
     given.cache.mkdir(parents=True, exist_ok=True)
     pythons, missing = environments([name for name in given.peers if name != "none"], given.cache, console)
+    machine = describe(threads=threads, device=device)
     chosen = partial(
         contestants,
-        device=device,
-        bfloat16=native_bfloat16(),
+        precision=machine["precision"],
         layers=given.anomavision_layers,
         dimensions=given.anomavision_dimensions,
     )
     results = Results(
         command=f"python benchmarks/speed.py {shlex.join(sys.argv[1:])}".strip(),
-        machine=describe(threads=threads, device=device),
+        machine=machine,
         image_size=given.image_size,
         images=given.images,
         absent={each.name: missing[each.environment] for each in chosen(peers=list(missing)) if each.environment},

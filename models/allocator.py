@@ -9,21 +9,32 @@ C library of other systems is left as it is.
 import ctypes
 import os
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
-# Bytes. Blocks of layers, that is; the largest tensors of an artifact still go back when it is dropped.
-_OWN_MAPPING = 2**28
-_KEPT = 2**30
-_CHOSEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+# By their names in the environment: the parameters of malloc.h, and bytes. Blocks of layers are kept, that is; the
+# largest tensors of an artifact still go back when it is dropped.
+_SETTINGS = {
+    "MALLOC_ARENA_MAX": (-8, 1),
+    "MALLOC_MMAP_THRESHOLD_": (-3, 2**28),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**30),
+}
+_CHOSEN = (*_SETTINGS, "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_memory() -> None:
     """To be called before there are threads. Nothing happens if the environment has chosen how to allocate."""
-    if any(name in os.environ for name in _CHOSEN) or not _is_glibc():
+    if not _is_to_be_told():
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_ARENA_MAX, 1)
-    mallopt(_MMAP_THRESHOLD, _OWN_MAPPING)
-    mallopt(_TRIM_THRESHOLD, _KEPT)
+    for parameter, value in _SETTINGS.values():
+        mallopt(parameter, value)
+
+
+def memory_kept() -> dict[str, str]:
+    """What makes a process that is yet to be started keep its memory so: for its environment, none if it has chosen."""
+    return {name: str(value) for name, (_, value) in _SETTINGS.items()} if _is_to_be_told() else {}
+
+
+def _is_to_be_told() -> bool:
+    return not any(name in os.environ for name in _CHOSEN) and _is_glibc()
 
 
 def _is_glibc() -> bool:

@@ -1,7 +1,8 @@
 """The measurements: fits one after the other, loads, and all contestants' turns at one case after the other.
 
 Every contestant is a process of its own with the same number of threads, and only one of them computes at a time. A
-turn is some passes; a repetition is one turn of each, so that whatever else the machine does meets all of them.
+turn is some passes; a repetition is one turn of each, so that whatever else the machine does meets all of them. Who
+begins changes with each, as who follows a long turn finds other caches and clocks than who follows a short one.
 """
 
 import statistics
@@ -11,13 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from models.allocator import memory_kept
 from speed.contestants import OURS, ROOFLINE, Contestant
 from speed.pictures import Pictures
 from speed.results import Fit, Load, Results, Timing
 from speed.worker import Worker, WorkerFailed
 from training.progress import Progress
+
+Item = TypeVar("Item")
 
 _SETTLE: Final = 0.05  # seconds: threads that the last one left spinning for more work have gone to sleep by then
 _ENOUGH_MS: Final = 600.0  # of passes in a turn
@@ -40,12 +44,14 @@ class Bench:
     passes: int
     progress: Progress
 
-    def worker(self, script: Path, environment: str | None, place: str) -> Worker:
-        """A new process in a folder of its own, for who closes it."""
+    def worker(
+        self, script: Path, environment: str | None, place: str, variables: Mapping[str, str] | None = None
+    ) -> Worker:
+        """A new process in a folder of its own, for who closes it; `variables` are added to its environment's."""
         python = sys.executable if environment is None else str(self.pythons[environment])
         command = [python, "-W", "ignore", str(script)]
         folder = self.folder / place.replace(" ", "-").replace(",", "")
-        return Worker(command, threads=self.threads, folder=folder, limit_bytes=self.limit_bytes)
+        return Worker(command, threads=self.threads, folder=folder, limit_bytes=self.limit_bytes, variables=variables)
 
     def roofline(self) -> dict[str, Any]:
         """Rates of the machine, or why there are none."""
@@ -132,9 +138,11 @@ class Bench:
                 reason = "not fitted" if fit is None else fit.error or fit.note or "no artifact"
                 return Load(arch, contestant.name, error=reason), None
             told["artifact"] = fit.artifacts[contestant.artifact]
+        # The others ask for it themselves.
+        variables = memory_kept() if contestant.role == "peer" else {}
         seconds, first = [], []
         for number in range(self.loads):
-            worker = self.worker(contestant.script, contestant.environment, place)
+            worker = self.worker(contestant.script, contestant.environment, place, variables)
             try:
                 answer = worker.ask("load", **told)
             except WorkerFailed as error:
@@ -150,8 +158,8 @@ class Bench:
         """One repetition after the other; who fails is out, for this case, and for good if its process is gone."""
         found = {each: Timing(arch, source, batch, each.name) for each in workers}
         with self.progress.step(f"{arch} {source} {batch}", self.repeat) as step:
-            for _ in range(self.repeat):
-                for contestant, worker in workers.items():
+            for number in range(self.repeat):
+                for contestant, worker in rotated(list(workers.items()), number):
                     if not found[contestant].error:
                         found[contestant] = self._turn(found[contestant], worker)
                 ours = next((timing for each, timing in found.items() if each.name == OURS), None)
@@ -184,3 +192,9 @@ class Bench:
             "threads": self.threads,
             **contestant.settings,
         }
+
+
+def rotated(order: Sequence[Item], by: int) -> list[Item]:
+    """The same, begun `by` places later; what was before comes last."""
+    start = by % max(len(order), 1)
+    return [*order[start:], *order[:start]]

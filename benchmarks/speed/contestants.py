@@ -38,19 +38,13 @@ def bare_name(dtype: str) -> str:
     return f"{BARE}, {dtype}"
 
 
-def precisions(device: str, *, bfloat16: bool) -> list[str]:
-    """Those of the bare backbone, the detector's own first."""
-    if device == "cuda":
-        return ["float16", "float32"]
-    return ["bfloat16", "float32"] if bfloat16 else ["float32"]
+def contestants(*, precision: str, peers: Sequence[str], layers: Sequence[int], dimensions: int) -> list[Contestant]:
+    """All of them, ours first. `precision` is the detector's own, `layers` and `dimensions` are AnomaVision's.
 
-
-def contestants(
-    *, device: str, bfloat16: bool, peers: Sequence[str], layers: Sequence[int], dimensions: int
-) -> list[Contestant]:
-    """All of them, ours first. `layers` and `dimensions` are AnomaVision's."""
+    The backbone takes part in the detector's own precision, and in float32 in any case.
+    """
     found = [Contestant(OURS, "ours", _SCRIPTS / "ours.py", None, fit=OURS, artifact="jigsight")]
-    for dtype in precisions(device, bfloat16=bfloat16):
+    for dtype in dict.fromkeys([precision, "float32"]):
         name = bare_name(dtype)
         found.append(Contestant(name, "bare", _SCRIPTS / "bare.py", None, fit=name, settings={"dtype": dtype}))
     if "anomalib" in peers:

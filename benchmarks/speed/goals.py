@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from speed.contestants import ANOMALIB_OPENVINO, ANOMALIB_TORCH, ANOMAVISION, OURS, bare_name, precisions
+from speed.contestants import ANOMALIB_OPENVINO, ANOMALIB_TORCH, ANOMAVISION, OURS, bare_name
 from speed.results import Results
 from speed.spread import Spread, ratio, spread
 
@@ -64,7 +64,7 @@ def _against_peers(results: Results) -> Iterator[Goal]:
 
 
 def _against_bare(results: Results) -> Iterator[Goal]:
-    dtype = _own_precision(results)
+    dtype = results.machine["precision"]
     for arch in results.architectures() or ["resnet18"]:
         for source, words in (("array", "decoded pictures"), ("small", "decoded pictures of the network's own size")):
             found = _timed(results, arch, source, 8, OURS, bare_name(dtype))
@@ -76,7 +76,7 @@ def _of_the_fit(results: Results) -> Iterator[Goal]:
     arch, reason = "wide_resnet50_2", ""
     if (results.image_size, results.images) != (256, 320):
         reason = f"asked for 256 px and 320 images, not {results.image_size} px and {results.images}"
-    ours, bare = results.fit(arch, OURS), results.fit(arch, bare_name(_own_precision(results)))
+    ours, bare = results.fit(arch, OURS), results.fit(arch, bare_name(results.machine["precision"]))
     load = results.load(arch, OURS)
     fitted = ours is not None and not ours.error
     peak = spread([ours.peak_bytes / 1e9]) if ours is not None and fitted else None
@@ -93,14 +93,9 @@ def _of_the_fit(results: Results) -> Iterator[Goal]:
 def _on_cuda(results: Results) -> Iterator[Goal]:
     if results.machine.get("gpu") is None:
         return
+    dtype = results.machine["precision"]
     for arch in results.architectures():
         for source in ("array", "small"):
-            found = _timed(results, arch, source, 32, bare_name("float16"), OURS)
-            asked = f"4. {arch}, batch 32 ({source}): rate against the bare backbone's graph (float16)"
+            found = _timed(results, arch, source, 32, bare_name(dtype), OURS)
+            asked = f"4. {arch}, batch 32 ({source}): rate against the bare backbone's graph ({dtype})"
             yield _goal(asked, 0.8, found, at_least=True)
-
-
-def _own_precision(results: Results) -> str:
-    """The detector's own precision on this machine."""
-    device = "cpu" if results.machine.get("gpu") is None else "cuda"
-    return precisions(device, bfloat16=bool(results.machine.get("bfloat16")))[0]

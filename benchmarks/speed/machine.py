@@ -1,4 +1,7 @@
-"""What this runs on: the processor, how many of its cores this process may use, and the versions that count."""
+"""What this runs on: the processor, how many of its cores this process may use, and the versions that count.
+
+Also what JigSight's detector computes in there: the bare backbone it is compared with computes in the same.
+"""
 
 import os
 import platform
@@ -10,26 +13,21 @@ from typing import Any, Final
 import torch
 
 from models.cores import usable_cores
+from models.precision import pick_precision
 
-_NATIVE = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86's and ARM's /proc/cpuinfo
 _BUSY: Final = 0.25  # of the cores: with other work than that, threads of one contestant wait for one another
-
-
-def native_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor computes in bfloat16 itself."""
-    return any(_NATIVE & set(value.split()) for key, value in _cpu(cpuinfo) if key in ("flags", "Features"))
 
 
 def describe(*, threads: int, device: str) -> dict[str, Any]:
     """The machine, for the report."""
-    models = [value for key, value in _cpu(Path("/proc/cpuinfo")) if key == "model name"]
+    models = [value for key, value in _processor() if key == "model name"]
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
     packages = ("torch", "torchvision", "numpy", "pillow", "opencv-python-headless")
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "usable_cores": usable_cores(),
         "threads": threads,
-        "bfloat16": native_bfloat16(),
+        "precision": str(pick_precision("auto", torch.device(device))).removeprefix("torch."),
         "memory_gb": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "python": sys.version.split()[0],
@@ -40,9 +38,9 @@ def describe(*, threads: int, device: str) -> dict[str, Any]:
     }
 
 
-def _cpu(path: Path) -> list[tuple[str, str]]:
+def _processor() -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     pairs = (line.partition(":") for line in lines if ":" in line)

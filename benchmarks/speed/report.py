@@ -24,11 +24,11 @@ def markdown(results: Results, goals: Sequence[Goal]) -> str:
 def _machine(results: Results) -> Iterator[str]:
     machine = results.machine
     packages = ", ".join(f"{name} {number}" for name, number in machine.get("packages", {}).items())
-    native = "computes in bfloat16" if machine.get("bfloat16") else "has no bfloat16"
     yield ""
     yield f"    {results.command}"
     yield ""
-    yield f"- {machine.get('processor')} ({native}), {machine.get('memory_gb')} GB"
+    yield f"- {machine.get('processor')}, {machine.get('memory_gb')} GB"
+    yield f"- JigSight computes in {machine.get('precision')}"
     yield f"- {machine.get('threads')} threads each; {machine.get('usable_cores')} cores may be used"
     if machine.get("gpu"):
         yield f"- {machine['gpu']}"
@@ -119,9 +119,12 @@ def _notes(results: Results) -> Iterator[str]:
     yield "\n## How\n"
     yield "- A figure is a median (in brackets the quartiles, or the extremes of fewer than five repetitions)."
     yield "- Every contestant is a process, a repetition one turn of each, of which the first 250 ms are not counted."
+    yield "- Who begins changes from repetition to repetition: everyone's turn comes one earlier, the first one's last."
     yield "- A ratio is the median of the ratios of the same repetitions."
     yield "- Fits: importing is not counted; peak memory is the process' own, of the fit, exports left out."
-    yield "- The bare backbone's 'fit' is one extraction: files read, decoded, resized, and passed through it."
+    yield "- The bare backbone's 'fit' is one extraction: files read, decoded and resized in threads ahead of it."
+    yield "- For inference all have glibc keep the memory that is freed, in one arena: JigSight as its service does,"
+    yield "  the backbone in the same way, the peers by the same settings in their environment. For fits nobody has them."
     remarks = dict.fromkeys(f"- {each.contestant}: {each.note}" for each in results.timings if each.note)
     yield from remarks
     yield from dict.fromkeys(f"- {fit.contestant}, fit: {fit.note}" for fit in results.fits if fit.note)

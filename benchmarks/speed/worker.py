@@ -1,7 +1,8 @@
 """A contestant's process as the command sees it: asked in JSON lines, watched, and ended if it takes too much.
 
 One thread watches all workers. A worker whose resident memory exceeds its limit is killed, and so is the largest one
-when the machine itself runs out: what a benchmark must not do is take the machine down.
+when the machine itself runs out: what a benchmark must not do is take the machine down. Processes that a worker starts,
+such as those that read pictures for a fit, do not count, as most of their memory is shared with it; they end with it.
 """
 
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +29,14 @@ class Worker:
     """A running script. Not for several threads."""
 
     def __init__(
-        self, command: list[str], *, threads: int, folder: Path, limit_bytes: float, patience: float = 3600.0
+        self,
+        command: list[str],
+        *,
+        threads: int,
+        folder: Path,
+        limit_bytes: float,
+        variables: Mapping[str, str] | None = None,
+        patience: float = 3600.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._said = folder / "worker.log"
@@ -40,8 +49,9 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env=os.environ | dict.fromkeys(_THREADS, str(threads)),
+                env=os.environ | dict.fromkeys(_THREADS, str(threads)) | dict(variables or {}),
                 text=True,
+                process_group=0,  # with the processes that it starts: one that is left would keep its pipes open
             )
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._watching.start()
@@ -71,8 +81,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process; it has nothing to keep."""
-        if self._process.poll() is None:
-            self._process.kill()
+        self._kill()
         self._process.wait()
         self._watching.join()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -100,7 +109,15 @@ class Worker:
 
     def _end(self, reason: str) -> None:
         self._ended_for = self._ended_for or reason
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._process.poll() is not None:
+            return  # its number may be another's by now
+        if hasattr(os, "killpg"):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
 
     def _epitaph(self) -> str:
         code = self._process.wait()

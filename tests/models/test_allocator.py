@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from models.allocator import _is_glibc
+from models.allocator import _is_glibc, memory_kept
 
 pytestmark = pytest.mark.skipif(not _is_glibc(), reason="only glibc is told")
 
@@ -45,3 +45,12 @@ def test_a_block_is_used_again_without_mapping_its_pages_anew() -> None:
 
 def test_who_chooses_in_the_environment_gets_what_they_chose() -> None:
     assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 1000 or faults(MALLOC_MMAP_THRESHOLD_="131072") > 1000
+
+
+def test_a_process_to_be_started_is_told_the_same_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))]:
+        monkeypatch.delenv(name)
+    told = memory_kept()
+    assert faults(**told) < 100
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert memory_kept() == {}

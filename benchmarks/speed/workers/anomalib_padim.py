@@ -1,7 +1,9 @@
 """anomalib's PaDiM, in its own environment: fitted by its Engine, exported by it, asked through its inferencers.
 
-Its own defaults but for the picture's size, and the weights of all contestants. `inferencer` is "torch" or "openvino".
-Neither opens more than one file at a time, so a batch of files is a loop; both take a batch of decoded pictures.
+Its own defaults but for the picture's size, the weights of all contestants, and as many processes that read pictures
+for its fit as there are threads (its default is 8 on any machine); peak memory is that of the process that fits.
+`inferencer` is "torch" or "openvino". Neither opens more than one file at a time, so a batch of files is a loop; both
+take a batch of decoded pictures.
 """
 
 import math
@@ -42,7 +44,7 @@ def fit(
         root=str(Path(folder).parent),
         normal_dir=Path(folder).name,
         train_batch_size=_BATCH,
-        num_workers=0,
+        num_workers=threads,
         normal_split_ratio=0.0,
         test_split_mode="none",
         val_split_mode="none",
@@ -57,16 +59,24 @@ def fit(
     begun = time.perf_counter()
     engine.fit(model, datamodule=data)
     seconds, peak = time.perf_counter() - begun, peak_bytes()
-    return {"seconds": seconds, "peak_bytes": peak, "images": len(data.train_data), **_export(model.cpu(), output)}
+    exported = _export(model.cpu(), output)
+    notes = [f"pictures are read by {threads} processes beside it, whose memory is not counted", *exported.pop("notes")]
+    return {
+        "seconds": seconds,
+        "peak_bytes": peak,
+        "images": len(data.train_data),
+        "note": "; ".join(notes),
+        **exported,
+    }
 
 
 def _export(model: Any, output: str) -> Answer:
     torch_file = model.to_torch(output)
-    found = {"artifacts": {"torch": str(torch_file)}, "artifact_bytes": {"torch": file_bytes(torch_file)}}
+    found = {"artifacts": {"torch": str(torch_file)}, "artifact_bytes": {"torch": file_bytes(torch_file)}, "notes": []}
     try:
         file = model.to_openvino(output)
     except Exception as error:
-        return found | {"note": f"no export to OpenVINO: {type(error).__name__}: {str(error)[:200]}"}
+        return found | {"notes": [f"no export to OpenVINO: {type(error).__name__}: {str(error)[:200]}"]}
     found["artifacts"]["openvino"] = str(file)
     found["artifact_bytes"]["openvino"] = file_bytes(file, file.with_suffix(".bin"))
     return found

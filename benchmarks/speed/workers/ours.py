@@ -102,6 +102,7 @@ class Ours:
 
     def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> Answer:
         """Seconds from the file to a detector that is ready, and to its first answer."""
+        keep_memory()  # as `jigsight serve` does, and `jigsight train` does not
         torch.set_num_threads(threads)
         # The service decodes in threads as well.
         self.pool, self.pictures = ThreadPoolExecutor(threads), pictures
@@ -152,6 +153,5 @@ class Ours:
 
 
 if __name__ == "__main__":
-    keep_memory()
     ours = Ours()
     serve({"weights": ours.weights, "fit": ours.fit, "load": ours.load, "time": ours.time})

@@ -10,7 +10,7 @@ MACHINE = {
     "processor": "a processor",
     "threads": 4,
     "load_average": 3.5,
-    "bfloat16": True,
+    "precision": "bfloat16",
     "gpu": None,
     "packages": {"torch": "2.8"},
 }

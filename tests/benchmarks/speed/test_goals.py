@@ -42,6 +42,8 @@ def test_the_detector_is_held_against_the_backbone_in_its_own_precision(results:
     assert find(goals(run), "2. resnet18", "decoded pictures:").outcome == "holds"
     run.timings[0] = replace(run.timings[0], milliseconds=[26.0] * 5)
     assert find(goals(run), "2. resnet18", "decoded pictures:").outcome == "does not hold"
+    run.machine = run.machine | {"precision": "float32"}
+    assert find(goals(run), "2. resnet18", "decoded pictures:").outcome == "holds"
 
 
 def test_a_fit_of_another_size_is_not_what_was_asked(results: Make) -> None:
@@ -63,9 +65,12 @@ def test_the_fit_as_asked(results: Make) -> None:
 def test_a_gpu_has_a_goal_of_its_own(results: Make) -> None:
     run = results()
     assert not any(goal.asked.startswith("4.") for goal in goals(run))
-    run.machine = run.machine | {"gpu": "a GPU"}
+    run.machine = run.machine | {"gpu": "a GPU", "precision": "float16"}
     run.timings = [
         Timing("resnet18", "array", 32, OURS, [10.0]),
         Timing("resnet18", "array", 32, bare_name("float16"), [9.0]),
+        Timing("resnet18", "array", 32, bare_name("float32"), [2.0]),
     ]
     assert find(goals(run), "4. resnet18", "array").outcome == "holds"
+    run.machine = run.machine | {"precision": "float32"}
+    assert find(goals(run), "4. resnet18", "array").outcome == "does not hold"

@@ -1,13 +1,9 @@
-from pathlib import Path
+import torch
+from speed.machine import describe
 
-import pytest
-from speed.machine import native_bfloat16
+from models.precision import pick_precision
 
 
-@pytest.mark.parametrize(
-    ("line", "native"),
-    [("flags\t\t: fpu avx512_bf16 amx_tile", True), ("Features\t: fp asimd bf16", True), ("flags : fpu avx2", False)],
-)
-def test_bfloat16_is_a_flag_of_the_processor(line: str, native: bool, tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{line}\n")
-    assert native_bfloat16(tmp_path / "cpuinfo") is native
+def test_the_precision_is_the_one_that_a_detector_gets_here() -> None:
+    told = describe(threads=1, device="cpu")["precision"]
+    assert getattr(torch, told) is pick_precision("auto", torch.device("cpu"))

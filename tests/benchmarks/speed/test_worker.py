@@ -1,11 +1,13 @@
 """The command's side of the conversation, with a contestant that computes nothing."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from speed.worker import Worker, WorkerFailed
+from speed.worker import Worker, WorkerFailed, resident_bytes
 
 SCRIPT = Path(__file__).with_name("trivial_worker.py")
 Start = Callable[..., Worker]
@@ -17,9 +19,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is watch
 def start(tmp_path: Path) -> Iterator[Start]:
     running = []
 
-    def begin(*, limit_mb: float = 1000, patience: float = 60.0) -> Worker:
+    def begin(*, limit_mb: float = 1000, **given: Any) -> Worker:
         command = [sys.executable, str(SCRIPT)]
-        worker = Worker(command, threads=3, folder=tmp_path / "w", limit_bytes=limit_mb * 1e6, patience=patience)
+        worker = Worker(command, threads=3, folder=tmp_path / "w", limit_bytes=limit_mb * 1e6, **given)
         running.append(worker)
         return worker
 
@@ -48,6 +50,21 @@ def test_too_much_memory_is_the_end(start: Start) -> None:
     assert worker.highest > 100e6
     with pytest.raises(WorkerFailed, match="its limit"):
         worker.ask("say", text="hello")
+
+
+def test_what_it_has_started_ends_with_it(start: Start) -> None:
+    worker = start(patience=2.0)
+    child = worker.ask("breed")["child"]
+    begun = time.monotonic()
+    with pytest.raises(WorkerFailed, match="without an answer"):
+        worker.ask("hoard", megabytes=1)
+    assert time.monotonic() - begun < 30  # the child, asleep for a minute, has the answers' pipe open too
+    assert not resident_bytes(child)
+
+
+def test_variables_are_in_its_environment(start: Start) -> None:
+    assert start(variables={"MALLOC_ARENA_MAX": "1"}).ask("look", name="MALLOC_ARENA_MAX") == {"found": "1"}
+    assert start().ask("look", name="MALLOC_ARENA_MAX") == {"found": None}
 
 
 def test_an_end_of_its_own_is_told_with_its_last_words(start: Start) -> None:

@@ -28,6 +28,18 @@ def hoard(megabytes: int) -> dict:
     return {}
 
 
+def breed() -> dict:
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    return {"child": child}
+
+
+def look(name: str) -> dict:
+    return {"found": os.environ.get(name)}
+
+
 def leave(code: int) -> dict:
     sys.stderr.write("out of paper\n")
     sys.exit(code)
@@ -40,4 +52,4 @@ def take_turn(passes: int, enough_ms: float, warm_ms: float) -> dict:
 
 
 if __name__ == "__main__":
-    serve({"say": say, "fail": fail, "hoard": hoard, "leave": leave, "time": take_turn, "sleep": time.sleep})
+    serve({"say": say, "fail": fail, "hoard": hoard, "breed": breed, "look": look, "leave": leave, "time": take_turn})
