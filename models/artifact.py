@@ -24,6 +24,7 @@ from models.calibration import Calibration
 from models.detector import Detector, build_detector
 from models.durable import sync
 from models.errors import ArtifactError, ArtifactTooLarge
+from models.fused_backbone import FusedBackbone
 from models.manifest import FORMAT, Manifest
 from models.precision import Precision, pick_precision, stored_dtype
 from models.runner import Runner, runner_for
@@ -90,6 +91,8 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
 
     `scores` (n,) float32 are the out-of-sample scores of the good training images.
     """
+    if isinstance(detector.backbone, FusedBackbone):
+        raise TypeError("a detector that was made ready to score has no weights to save")
     directory = folder / manifest.category
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {

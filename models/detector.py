@@ -127,7 +127,7 @@ class Detector(nn.Module):
     def for_scoring(self, device: torch.device, dtype: torch.dtype) -> "Detector":
         """A detector on the CPU -> one on `device` that can do nothing but score, faster: fused, and partly in `dtype`.
 
-        In `dtype` are the backbone's activations, and the products of the compact Gaussian. bfloat16
+        In `dtype` are the backbone's activations, and the products of the compact Gaussian. That
         becomes float32 where the backbone's weights have more digits, as in artifacts from before there was a choice.
         """
         backbone = self.backbone
@@ -135,6 +135,8 @@ class Detector(nn.Module):
             if dtype != torch.float32 and not fits_bfloat16(backbone):
                 dtype = torch.float32
             backbone = FusedBackbone(backbone, edge=self.preprocess.config.image_size, dtype=dtype, device=device)
+        elif device.type != next(backbone.buffers()).device.type:
+            raise ValueError("a backbone that is shared is on another device")
         scorer = self.scorer
         if isinstance(scorer, CompactGaussian):
             scorer = scorer.compute_in(backbone.dtype)

@@ -143,11 +143,6 @@ class FusedBackbone(nn.Module):
         x1, x2, x3 = found
         return x1, x2, x3
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weights."""
-        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
-
 
 class _Fusing:
     """Turns torchvision's layers into fused ones, in the order in which pictures of an edge pass through them."""

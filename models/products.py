@@ -1,7 +1,7 @@
 """Matrix products through oneDNN on CPUs.
 
-torch gives those in float32 to Intel's MKL, which on other makers' processors is half as fast as oneDNN is at the very same
-arithmetic (benchmarks/products.py).
+torch gives those in float32 to Intel's MKL, which on other makers' processors is half as fast as oneDNN is at the very
+same arithmetic (benchmarks/products.py).
 """
 
 from functools import cache

@@ -24,6 +24,7 @@ from models.detector import (
     build_smoothing,
     finish,
 )
+from models.errors import RecipeError
 from models.ignored import kept_positions
 from models.manifest import ThresholdRecord
 from models.mfcsam import AnyFusion
@@ -152,7 +153,10 @@ class Workshop:
         detector.backbone.load_state_dict(backbone.state_dict())
         if fusion is not None and detector.fusion is not None:
             detector.fusion.load_state_dict(fusion.state_dict())
-        round_to_stored(detector)
+        try:
+            round_to_stored(detector)
+        except ValueError as error:
+            raise RecipeError(f"The backbone's weights cannot be used: {error}. Look at --weights.") from error
         detector.smoothing = self._smoothing(config)
         return detector.eval().requires_grad_(False)
 
