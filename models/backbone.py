@@ -25,7 +25,7 @@ Grids = tuple[Grid, Grid, Grid]  # the levels'
 class Cut:
     """Where a network is cut: the layers that end the stem and the three levels, and the levels' channels.
 
-    The stem is what works at half the picture's edge, before the first level's grid.
+    The stem is what works at half the picture's edge, before the first level's grid, and what halves it again.
     """
 
     build: Callable[..., nn.Module]
@@ -37,9 +37,9 @@ class Cut:
 
 _RESNET_ENDS = ("layer1", "layer2", "layer3")
 _CUTS: dict[str, Cut] = {
-    "wide_resnet50_2": Cut(zoo.wide_resnet50_2, "", "relu", _RESNET_ENDS, (256, 512, 1024)),
-    "resnet50": Cut(zoo.resnet50, "", "relu", _RESNET_ENDS, (256, 512, 1024)),
-    "resnet18": Cut(zoo.resnet18, "", "relu", _RESNET_ENDS, (64, 128, 256)),
+    "wide_resnet50_2": Cut(zoo.wide_resnet50_2, "", "maxpool", _RESNET_ENDS, (256, 512, 1024)),
+    "resnet50": Cut(zoo.resnet50, "", "maxpool", _RESNET_ENDS, (256, 512, 1024)),
+    "resnet18": Cut(zoo.resnet18, "", "maxpool", _RESNET_ENDS, (64, 128, 256)),
     "mobilenet_v2": Cut(zoo.mobilenet_v2, "features", "1", ("3", "6", "13"), (24, 32, 96)),
 }
 _STRIDES = (4, 8, 16)

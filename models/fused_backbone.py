@@ -112,7 +112,7 @@ class FusedBackbone(nn.Module):
 
     Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last. `edge` is the s
     that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
-    begins there, and it takes next to no time (docs/log.md).
+    begins there, and it takes little time (docs/log.md).
     """
 
     def __init__(self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device) -> None:
