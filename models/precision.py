@@ -73,7 +73,7 @@ def _best(device: torch.device) -> torch.dtype:
 def _can_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 at all, if need be by emulating it."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
     return not torch.backends.mkldnn.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -123,7 +123,7 @@ class Preprocess(nn.Module):
             pixels = F.interpolate(pixels, (edge, edge), mode="bilinear", antialias=True, align_corners=False)
         margin = (edge - side) // 2
         inner = pixels[..., margin : margin + side, margin : margin + side]
-        return inner.contiguous(memory_format=torch.channels_last)
+        return inner.clone(memory_format=torch.channels_last)  # what was given stays the giver's
 
     def forward(self, batch: Tensor) -> Tensor:
         """(b, 3, s, s) in 0..255 -> the same shape in float32, normalised per channel, channels last in memory.
