@@ -138,7 +138,7 @@ class CudaLane:
             ended = False
         if not ended:
             self._records = False
-            logger.warning("no more CUDA graphs on %s, which is slower: recording failed", self.device, exc_info=error)
+            logger.warning("no CUDA graphs on %s, which is slower: recording failed", self.device, exc_info=error)
         return short, ended
 
     def _give_up(self) -> None:
