@@ -18,7 +18,7 @@ from models.artifact import Artifact, load
 from models.buckets import SIZES
 from models.cuda_lane import give_back_memory, lane_of
 from models.device import full_precision
-from models.half_maps import half_maps
+from models.half_maps import half_maps, whole
 from models.images import decode
 from models.precision import Precision
 from models.runner import Detections, GraphRunner
@@ -49,8 +49,9 @@ def assert_same(found: Detections, expected: Detections) -> None:
 @torch.inference_mode()
 def step_by_step(artifact: Artifact, tiles: list[Tensor]) -> Detections:
     """What the detector gives on the GPU without a runner."""
-    scores, maps = half_maps(artifact.detector(torch.stack(tiles).to(artifact.device)).map)
-    return Detections(scores.cpu().numpy(), maps.float().cpu().numpy())
+    batch = torch.stack([tile.permute(1, 2, 0) for tile in tiles]).to(artifact.device).permute(0, 3, 1, 2)
+    scores, maps = half_maps(artifact.detector(batch).map)
+    return whole(scores.cpu().numpy(), maps.cpu().numpy())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
