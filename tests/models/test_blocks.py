@@ -68,7 +68,7 @@ def test_the_size_of_a_block_changes_no_result(monkeypatch: pytest.MonkeyPatch) 
     levels = [torch.randn(5, c, side, side) for c, side in ((4, 8), (6, 4), (8, 2))]
     expected = mahalanobis(y, mean, packed), nearest(patches, bank), scorer(levels)
 
-    def chosen(_device: torch.device, *, otherwise: int) -> int:  # noqa: ARG001  the function's
+    def chosen(_device: torch.device, *, otherwise: int) -> int:
         return 3000
 
     for module in (gaussian, memory_bank, coupled):
