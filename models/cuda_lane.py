@@ -53,7 +53,8 @@ class CudaLane:
     results in tensors that are not of that memory. So they take as much as the largest needs, or at most twice that
     where smaller batches were recorded first, however many artifacts are loaded. They also share cuBLAS's work space,
     which torch frees with any one of them (since about 2.12: pytorch/pytorch#193402). So none goes before all do: when
-    enough belong to artifacts that have gone, there are too many, or memory is short, all are given up, and recorded again when needed.
+    there are too many, enough belong to artifacts that have gone, or memory is short, all are given up, and recorded
+    again when needed.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -171,6 +171,37 @@ def test_artifacts_that_come_and_go_harm_no_other(ready: Artifact, tiles: list[T
             assert_same(ready.runner(tiles[:size]), expected[place])
 
 
+def test_where_memory_is_short_the_next_batch_ends_all_graphs(ready: Artifact, tiles: list[Tensor]) -> None:
+    expected = step_by_step(ready, tiles)
+    for _ in range(3):
+        ready.runner(tiles)
+    reserved = torch.cuda.memory_reserved()
+    give_back_memory(ready.device)
+    with lane_of(ready.device).computing():
+        assert torch.cuda.memory_reserved() < reserved
+    for _ in range(3):
+        assert_same(ready.runner(tiles), expected)
+
+
+def test_a_detector_that_fails_while_it_is_recorded_harms_no_other(
+    ready: Artifact, tiles: list[Tensor], artifact_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = load(artifact_path).ready("cuda")
+
+    def fail(*_: object) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            raise ValueError("not while it is recorded")
+
+    odd.detector.register_forward_pre_hook(fail)
+    expected = step_by_step(ready, tiles[:2])
+    for _ in range(4):
+        assert_same(odd.runner(tiles[:2]), expected)
+    assert [record.message.startswith("a run on") for record in caplog.records] == [True]
+    for _ in range(3):
+        assert_same(ready.runner(tiles[:2]), expected)
+    assert len(caplog.records) == 1, "the other was recorded"
+
+
 @contextmanager
 def no_memory_left(device: torch.device) -> Iterator[None]:
     """In this block torch gets no more memory from the GPU, and has nothing left of what it got."""

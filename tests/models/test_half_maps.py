@@ -55,7 +55,7 @@ def test_a_fault_has_no_verdict(fault: float, cells: slice) -> None:
     maps = torch.ones(1, 8, 8)
     maps[0, 2, cells] = fault
     maps[0] = fault if cells == slice(None) else maps[0]
-    with pytest.raises(ScoreError, match="The score is (nan|-?inf)|not finite"):
+    with pytest.raises(ScoreError, match=r"The score is (nan|-?inf)|not finite"):
         judged(maps, 30.0)
 
 
