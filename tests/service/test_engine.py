@@ -271,13 +271,16 @@ def test_a_batch_that_does_not_fit_is_halved(engine: Engine, artifact_path: Path
     assert max(gate.batches[8:]) <= 2, "what did not fit once is not tried again"
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("as a device would"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
 def test_one_picture_that_does_not_fit_has_no_verdict(
-    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes], error: Exception
 ) -> None:
     artifact = load(artifact_path)
 
     def of_no_memory(*_: object) -> None:
-        raise torch.OutOfMemoryError("as a device would")
+        raise error
 
     artifact.detector.register_forward_pre_hook(of_no_memory)
     with pytest.raises(JudgingFailed, match="too little memory"):
