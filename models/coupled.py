@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.backbone import Grids
+from models.blocks import floats_at_once
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
 from models.neighbours import compare, squared_distances
@@ -102,11 +103,9 @@ class Coupled(nn.Module):
         clearly nearest to one centroid keeps its distance, one that lies between several keeps a K-th of it.
         """
         bank = self.bank.float()
-        # An image at a time: the patches of wide_resnet50_2 at 224 px take 22 MB each.
-        maps = [
-            self._scores(self.embed([level[i : i + 1] for level in levels])[0], bank) for i in range(len(levels[0]))
-        ]
-        return torch.stack(maps).view(-1, *self.grid)
+        parts = zip(*(level.split(self._at_once(level.device)) for level in levels), strict=True)
+        scores = [self._scores(self.embed(part).flatten(0, 1), bank) for part in parts]  # (images * p,) each
+        return torch.cat(scores).view(-1, *self.grid)
 
     def check(self) -> None:
         """Raise ArtifactError where the buffers cannot have been fitted: zeros would give every part one score."""
@@ -115,8 +114,14 @@ class Coupled(nn.Module):
         if not self.bank.any(dim=1).all():
             raise ArtifactError("tensor scorer.bank holds vectors of zeros: it was never fitted.")
 
+    def _at_once(self, device: torch.device) -> int:
+        """Images: on a CPU one, whose patches take 22 MB with wide_resnet50_2 at 224 px."""
+        each = self.grid[0] * self.grid[1] * self.weight.shape[1]
+        return max(1, floats_at_once(device, otherwise=each) // each)
+
     def _scores(self, described: Tensor, bank: Tensor) -> Tensor:
         """(p, d') -> (p,)."""
-        blocks = described.split(max(1, _BLOCK // len(bank)))
+        row = max(len(bank), self.neighbours * bank.shape[1])  # a patch's distances, or its neighbours
+        blocks = described.split(max(1, floats_at_once(bank.device, otherwise=_BLOCK) // row))
         distances = torch.cat([nearest(block, bank, self.neighbours) for block in blocks]).sqrt()  # (p, K)
         return F.softmin(distances, dim=1)[:, 0] * distances[:, 0]

@@ -13,14 +13,16 @@ from weakref import WeakSet, ref
 import torch
 from torch import Tensor
 
+from models.capture import WorkFailedError, capture, recording
 from models.lane import Recording, Work
+from models.memory_shortage import short_of_memory
 
 logger = logging.getLogger(__name__)
 
+# What the driver keeps for an executable graph is in none of torch's figures, and was never measured: hence a number.
+_MOST = 192  # graphs in all: 32 artifacts' of all sizes
 _MOST_WITHOUT_USE = 48  # graphs of artifacts that have gone: eight artifacts' of all sizes
 
-# While a run is recorded nothing may give memory back to the device, in no thread: torch's allocator asserts it.
-_recording = threading.Lock()
 _lanes: dict[torch.device, "CudaLane"] = {}
 _lanes_lock = threading.Lock()
 
@@ -51,7 +53,8 @@ class CudaLane:
     results in tensors that are not of that memory. So they take as much as the largest needs, or at most twice that
     where smaller batches were recorded first, however many artifacts are loaded. They also share cuBLAS's work space,
     which torch frees with any one of them (since about 2.12: pytorch/pytorch#193402). So none goes before all do: when
-    enough belong to artifacts that have gone, or memory is short, all are given up, and recorded again when needed.
+    there are too many, enough belong to artifacts that have gone, or memory is short, all are given up, and recorded
+    again when needed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,6 +65,8 @@ class CudaLane:
         self._replays: WeakSet[Replay] = WeakSet()
         self._pool: Any = None  # torch's name for the memory of all graphs
         self._records = True
+        self._wanted = threading.Event()
+        self.under_way = 0
         self._lock = threading.RLock()  # a batch's copies and its run are put in order together
 
     def settle(self) -> None:
@@ -87,6 +92,7 @@ class CudaLane:
     def computing(self) -> Iterator[None]:
         """On the one stream for it."""
         with self._lock, torch.cuda.stream(self._computing):
+            self._yield_memory()
             self._computing.wait_stream(self._sending)
             yield
 
@@ -97,42 +103,68 @@ class CudaLane:
         return event.synchronize
 
     def record(self, work: Work) -> Recording | None:
-        """A CUDA graph. What cannot be one is logged, once for the device, and never tried again."""
+        """A CUDA graph. What cannot be one is logged, and never tried again."""
         if not self._records:
             return None
-        if len(self._graphs) - len(self._replays) >= _MOST_WITHOUT_USE:
+        if len(self._graphs) >= _MOST or len(self._graphs) - len(self._replays) >= _MOST_WITHOUT_USE:
             self._give_up()
-        try:
-            return self._replay(work)
-        except Exception as error:
-            if not _short_of_memory(error):
-                # A recording that was cut short leaves torch's allocator in a state in which no other can begin.
-                self._records = False
-                logger.warning("no CUDA graphs on %s, which is slower: recording failed", self.device, exc_info=True)
-                return None
-        # Outside of the except block, whose traceback holds on to the graph.
-        self._give_up()
-        raise torch.OutOfMemoryError(f"There is not enough memory on {self.device} to record a run.")
-
-    def _replay(self, work: Work) -> Replay:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         self._graphs.append(graph)  # also if it fails: it would take the others' work space with it
         # "thread_local": the service loads artifacts in another thread, and its allocations are not part of it.
         recorder = torch.cuda.graph(graph, pool=self._pool, stream=self._computing, capture_error_mode="thread_local")
-        with _recording, recorder:
-            work()
-        replay = Replay(graph)
-        self._replays.add(replay)
-        return replay
+        try:
+            capture(recorder, work)
+        except Exception as error:
+            short, again = self._failed(error)
+            if not short:
+                return None
+        else:
+            replay = Replay(graph)
+            self._replays.add(replay)
+            return replay
+        del graph, recorder  # outside of the except block, whose traceback holds on to them
+        if again:
+            self._give_up()
+        raise torch.OutOfMemoryError(f"There is not enough memory on {self.device} to record a run.")
+
+    def _failed(self, error: Exception) -> tuple[bool, bool]:
+        """Whether a recording failed for want of memory, and whether the device can record again after it."""
+        ended = isinstance(error, WorkFailedError)
+        short = short_of_memory(error)
+        if ended and not short:
+            logger.warning("a run on %s cannot be a CUDA graph, which is slower", self.device, exc_info=error)
+        elif not isinstance(error.__cause__ if ended else error, torch.OutOfMemoryError):
+            ended = False
+        if not ended:
+            self._records = False
+            logger.warning("no CUDA graphs on %s, which is slower: recording failed", self.device, exc_info=error)
+        return short, ended
 
     def _give_up(self) -> None:
-        """End all graphs, and with the last of them their memory, whose name cannot be used again."""
+        """End all graphs, and with the last of them their memory, whose name cannot be used again.
+
+        Not where a recording could not be ended: its graph must stay, and no other could be recorded anew.
+        """
+        if not self._records:
+            return
         self._computing.synchronize()
         self._graphs.clear()
         self._replays.clear()
         self._pool = None
+
+    def want_memory(self) -> None:
+        """Ask for the graphs' memory, from any thread: they are given up when the next work is put in order."""
+        self._wanted.set()
+
+    def _yield_memory(self) -> None:
+        if not self._wanted.is_set():
+            return
+        self._wanted.clear()
+        if self._graphs and self._records:
+            self._give_up()
+            _empty_cache(self.device)
 
 
 def lane_of(device: torch.device) -> CudaLane:
@@ -146,21 +178,19 @@ def lane_of(device: torch.device) -> CudaLane:
 
 
 def give_back_memory(device: torch.device) -> None:
-    """Give what torch keeps of a GPU's memory, and does not use, back to the GPU; on other devices nothing."""
+    """Give what torch keeps of a GPU's memory, and does not use, back to the GPU; on other devices nothing.
+
+    For when memory is short: recorded runs go too, as soon as the thread that judges has its next batch.
+    """
     if device.type != "cuda":
         return
-    with _recording:
+    lane_of(device).want_memory()
+    _empty_cache(device)
+
+
+def _empty_cache(device: torch.device) -> None:
+    with recording:
         try:
             torch.cuda.empty_cache()
         except RuntimeError as error:  # torch's allocator after a recording that failed
             logger.warning("%s keeps its memory: %s", device, str(error).partition("\n")[0])
-
-
-def _short_of_memory(error: BaseException) -> bool:
-    """Whether that is why recording failed: ending it may have failed over it, with an error of its own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, torch.OutOfMemoryError) or "out of memory" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

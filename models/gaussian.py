@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.backbone import Grids
+from models.blocks import floats_at_once
 from models.errors import ArtifactError, RecipeError
 from models.mfcsam import concatenate
 
-_BLOCK = 2**20  # floats of unpacked whitening at a time: 4 MB, which stays in the processor's cache
+_BLOCK = 2**20  # floats of unpacked whitening at a time: 4 MB, which stays in a processor's cache
 
 
 class DenseGaussianConfig(BaseModel):
@@ -63,8 +64,8 @@ def _unpack(packed: Tensor, lower: Tensor, d: int) -> Tensor:
     return packed.new_zeros(len(packed), d * d).index_copy_(1, lower, packed).view(-1, d, d)
 
 
-def _blocks(p: int, d: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // (d * d))
+def _blocks(p: int, d: int, device: torch.device) -> Iterator[slice]:
+    step = max(1, floats_at_once(device, otherwise=_BLOCK) // (d * d))
     return (slice(start, start + step) for start in range(0, p, step))
 
 
@@ -100,7 +101,8 @@ def mahalanobis(y: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     lower = _lower(d, whitening.device)
     centred = (y - mean).permute(1, 2, 0)  # (p, d, b)
     squared = [
-        torch.bmm(_unpack(whitening[block], lower, d), centred[block]).square().sum(dim=1) for block in _blocks(p, d)
+        torch.bmm(_unpack(whitening[block], lower, d), centred[block]).square().sum(dim=1)
+        for block in _blocks(p, d, whitening.device)
     ]
     return torch.cat(squared).sqrt().T  # (b, p)
 

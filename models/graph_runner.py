@@ -3,7 +3,8 @@
 - A batch is filled up to the next of the sizes in `models.buckets`, or cut where it is larger than the largest.
 - A size is computed step by step at first: that is an answer already, and warms up what a recording needs. When it
   comes again it is recorded, as a CUDA graph, and from then on it is one call. So no part waits for sizes that nobody
-  asks for, and everything happens in the thread that judges.
+  asks for, and everything happens in the thread that judges. No batch waits for another's recording: it is made when
+  nothing else is under way, and after one that had to be put off the runner wants its next batch alone, once.
 - Pictures go over as uint8 and are normalised there. They are resized before, on the CPU: a 1024-pixel picture has
   twenty times the bytes of its 224-pixel tile, and threads that decode it have it in their cache.
 - Maps come back in float16 (`models.half_maps`).
@@ -27,8 +28,10 @@ from models.staging import BERTHS, Berth, Sizes, Staging, staging
 class _Batch:
     """A batch under way. Its berth is left with its result, or when it is dropped."""
 
-    def __init__(self, stage: Staging, berth: Berth, count: int) -> None:
+    def __init__(self, stage: Staging, berth: Berth, count: int, lane: Lane) -> None:
         self._stage = stage
+        self._lane = lane
+        lane.under_way += 1
         self._berth = berth
         self._count = count
         self.done: Work | None = None
@@ -45,12 +48,11 @@ class _Batch:
     def drop(self) -> None:
         """Nobody waits for it. What is still under way is put in order before whatever uses the berth next."""
         self._stage.leave(self._berth)
+        self._lane.under_way -= 1
 
 
 class GraphRunner:
     """A detector on the device of `lane`. In one thread at a time, of all runners there."""
-
-    ahead = BERTHS - 1
 
     def __init__(self, detector: Detector, lane: Lane) -> None:
         if detector.smoothing.keep is None:
@@ -62,8 +64,15 @@ class GraphRunner:
         self._sizes = Sizes(self._buckets[-1], detector.preprocess.config.taken, (height, width))
         self._stage: Staging | None = None
         self._warm: set[int] = set()
-        self._recorded: dict[int, Recording | None] = {}
+        self._recorded: dict[int, Recording] = {}
+        self._impossible: set[int] = set()
+        self._put_off = False  # a recording, since another batch was under way
         lane.settle()
+
+    @property
+    def ahead(self) -> int:
+        """As `Runner` says; 0 where a recording was put off, or under full load none would ever be made."""
+        return 0 if self._put_off else BERTHS - 1
 
     def __call__(self, tiles: Sequence[Tensor]) -> Detections:
         """As `Runner` says."""
@@ -95,7 +104,7 @@ class GraphRunner:
         """Put all that a batch needs in order, and wait for nothing."""
         stage = self._staging()
         berth = stage.take()
-        batch = _Batch(stage, berth, len(tiles))
+        batch = _Batch(stage, berth, len(tiles), self._lane)
         try:
             with self._lane.sending():
                 sent = berth.send(tiles)
@@ -112,14 +121,31 @@ class GraphRunner:
     def _run(self, stage: Staging, size: int) -> None:
         """Judge the first `size` pictures of `stage.batch`; behind those of a batch lie those of some other one."""
         work = partial(self._compute, stage, size)
+        alone = self._lane.under_way == 1
+        self._put_off = self._put_off and not alone
         recorded = self._recorded.get(size)
-        if size in self._warm and (recorded is None or not recorded.alive):
-            recorded = self._recorded[size] = self._lane.record(work)
+        if recorded is None or not recorded.alive:
+            recorded = self._record(size, work, alone=alone)
         (recorded or work)()
         self._warm.add(size)
 
+    def _record(self, size: int, work: Work, *, alone: bool) -> Recording | None:
+        """A recording, if it is time for one: of what was computed before, while nothing else is under way."""
+        self._recorded.pop(size, None)
+        if size not in self._warm or size in self._impossible:
+            return None
+        if not alone:
+            self._put_off = True
+            return None
+        recorded = self._lane.record(work)
+        if recorded is None:
+            self._impossible.add(size)
+        else:
+            self._recorded[size] = recorded
+        return recorded
+
     def _compute(self, stage: Staging, size: int) -> None:
-        scores, maps = half_maps(self._detector(stage.batch[:size]).map)
+        scores, maps = half_maps(self._detector(stage.pictures(size)).map)
         stage.scores[:size].copy_(scores)
         stage.maps[:size].copy_(maps)
 

@@ -31,6 +31,7 @@ class Lane(Protocol):
     """The order of work on one device."""
 
     device: torch.device
+    under_way: int  # batches that runners have begun and not finished; they count, in the thread that judges
 
     def settle(self) -> None:
         """Wait for what this thread has put onto the device, so that work here may use it."""
@@ -57,7 +58,7 @@ class Lane(Protocol):
         ...
 
     def record(self, work: Work) -> Recording | None:
-        """Inside of `computing`: what repeats work that has been done at least once; None where that cannot be.
+        """Inside of `computing`: what repeats work that has been done at least once; None where that can never be.
 
         The work reads and writes tensors from `place`, and keeps no others. Raises torch.OutOfMemoryError.
         """
@@ -69,6 +70,7 @@ class InOrder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.under_way = 0
 
     def settle(self) -> None:
         """Nothing is under way."""

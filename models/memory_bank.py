@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from models.backbone import Grids
+from models.blocks import floats_at_once
 from models.errors import ArtifactError
 from models.mfcsam import concatenate
 from models.neighbours import compare, squared_distances
@@ -25,6 +26,7 @@ _NOTHING = slice(0, 0)
 _KERNEL = 3  # the paper's neighbourhood
 _BLOCK_VECTORS = 1024  # of the bank at a time: in float32, 6 MB at d = 1536
 _BLOCK_PATCHES = 1024  # against those: 4 MB of comparisons
+_BLOCK_VECTORS_ON_GPU = 2**14  # 100 MB at d = 1536
 
 
 class MemoryBankConfig(BaseModel):
@@ -67,9 +69,10 @@ def nearest(patches: Tensor, bank: Tensor, *, without: slice = _NOTHING) -> Matc
     moved = patches - origin
     lowest = patches.new_full((len(patches),), torch.inf)
     index = torch.zeros(len(patches), dtype=torch.int64, device=patches.device)
+    step = _patches_at_once(patches.device)
     for start, vectors in _blocks(bank, origin):
-        for first in range(0, len(patches), _BLOCK_PATCHES):
-            rows = slice(first, first + _BLOCK_PATCHES)
+        for first in range(0, len(patches), step):
+            rows = slice(first, first + step)
             value, place = _compare_without(moved[rows], vectors, _shift(without, start)).min(dim=1)
             closer = value < lowest[rows]
             lowest[rows] = torch.where(closer, value, lowest[rows])
@@ -120,8 +123,18 @@ def _origin(bank: Tensor) -> Tensor:
 
 def _blocks(bank: Tensor, origin: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Where each block starts, and its vectors less the origin, in float32."""
-    for start in range(0, len(bank), _BLOCK_VECTORS):
-        yield start, bank[start : start + _BLOCK_VECTORS].float() - origin
+    step = _vectors_at_once(bank.device)
+    for start in range(0, len(bank), step):
+        yield start, bank[start : start + step].float() - origin
+
+
+def _vectors_at_once(device: torch.device) -> int:
+    return _BLOCK_VECTORS_ON_GPU if device.type == "cuda" else _BLOCK_VECTORS
+
+
+def _patches_at_once(device: torch.device) -> int:
+    comparisons = floats_at_once(device, otherwise=_BLOCK_PATCHES * _BLOCK_VECTORS)
+    return comparisons // _vectors_at_once(device)
 
 
 def _shift(without: slice, start: int) -> slice:

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.detections import Detections
+from models.half_maps import whole
 from models.lane import Lane
 
 BERTHS = 2
@@ -34,15 +34,26 @@ class Berth:
     """One batch's pictures, on the CPU and sent to the device, and where its results come back."""
 
     def __init__(self, lane: Lane, sizes: Sizes) -> None:
-        shape = (sizes.pictures, 3, sizes.side, sizes.side)
+        shape = (sizes.pictures, sizes.side, sizes.side, 3)
+        self._tile = (3, sizes.side, sizes.side)
         self._pictures = lane.stage(shape, torch.uint8)
         self._sent = lane.place(shape, torch.uint8)
         self._scores = lane.stage((sizes.pictures,), torch.float32)
         self._maps = lane.stage((sizes.pictures, *sizes.grid), torch.float16)
 
     def send(self, tiles: Sequence[Tensor]) -> Tensor:
-        """Tiles (3, s, s) uint8 -> (b, 3, s, s) on the device, or on its way there. Inside of `lane.sending`."""
-        torch.stack(list(tiles), out=self._pictures[: len(tiles)])
+        """Tiles (3, s, s) uint8 -> (b, s, s, 3) on the device, or on its way there. Inside of `lane.sending`.
+
+        Raises ValueError for tiles of other shapes or types, before anything is changed.
+        """
+        for tile in tiles:
+            if tuple(tile.shape) != self._tile or tile.dtype != torch.uint8:
+                raise ValueError(
+                    f"a tile must be {self._tile} of torch.uint8, not {tuple(tile.shape)} of {tile.dtype}: "
+                    "make it with the detector's preprocess.resize"
+                )
+        for picture, tile in zip(self._pictures, tiles, strict=False):
+            picture.copy_(tile.permute(1, 2, 0))  # pixel by pixel, as tiles lie: no transposing
         return self._sent[: len(tiles)].copy_(self._pictures[: len(tiles)], non_blocking=True)
 
     def fetch(self, scores: Tensor, maps: Tensor) -> None:
@@ -52,20 +63,24 @@ class Berth:
 
     def detections(self, count: int) -> Detections:
         """What has come back of the first `count` pictures, in memory of its own."""
-        return Detections(self._scores[:count].numpy().copy(), self._maps[:count].numpy().astype(np.float32))
+        return whole(self._scores[:count].numpy(), self._maps[:count].numpy())
 
 
 class Staging:
     """What a detector reads (`batch`) and writes (`scores`, `maps`) on the device, and the berths.
 
-    In one thread at a time.
+    Pictures lie pixel by pixel, (n, s, s, 3): `pictures` gives them as detectors take them. In one thread at a time.
     """
 
     def __init__(self, lane: Lane, sizes: Sizes) -> None:
-        self.batch = lane.place((sizes.pictures, 3, sizes.side, sizes.side), torch.uint8)
+        self.batch = lane.place((sizes.pictures, sizes.side, sizes.side, 3), torch.uint8)
         self.scores = lane.place((sizes.pictures,), torch.float32)
         self.maps = lane.place((sizes.pictures, *sizes.grid), torch.float16)
         self._free = [Berth(lane, sizes) for _ in range(BERTHS)]
+
+    def pictures(self, count: int) -> Tensor:
+        """The first `count` of `batch`, (b, 3, s, s), channels last."""
+        return self.batch[:count].permute(0, 3, 1, 2)
 
     @property
     def full(self) -> bool:

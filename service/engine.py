@@ -146,9 +146,21 @@ class Engine:
             if not self._waiting:
                 return []
             queue = next(iter(self._waiting.values()))
-            runner = queue[0].artifact.runner
-            full = len(queue) >= self._limit(queue)
-            return self._take_next() if full and len(self._under_way) <= runner.ahead else []
+            ready = self._ready(queue)
+            full = bool(ready) and len(ready) >= self._limit(ready[0].artifact)
+            return self._take_next() if full and len(self._under_way) <= ready[0].artifact.runner.ahead else []
+
+    def _ready(self, queue: deque[_Part]) -> list[_Part]:
+        """What `_take` would take, as things are: parts of one artifact that somebody still waits for."""
+        ready: list[_Part] = []
+        now = time.perf_counter()
+        for part in queue:
+            if part.reading.cancelled() or part.deadline < now:
+                continue
+            if ready and (part.artifact is not ready[0].artifact or len(ready) >= self._limit(part.artifact)):
+                break
+            ready.append(part)
+        return ready
 
     def _take_next(self) -> list[_Part]:
         category, queue = self._waiting.popitem(last=False)
@@ -157,8 +169,8 @@ class Engine:
             self._waiting[category] = queue  # behind the other categories
         return batch
 
-    def _limit(self, queue: deque[_Part]) -> float:
-        return min(self.batch_limit, self._runs.fitting(queue[0].artifact.version))
+    def _limit(self, artifact: Artifact) -> float:
+        return min(self.batch_limit, self._runs.fitting(artifact.version))
 
     def _worth_waiting(self) -> bool:
         """Whether the batch that is next should wait for company; if so, it has waited for a while."""
@@ -172,8 +184,7 @@ class Engine:
     def _take(self, queue: deque[_Part]) -> list[_Part]:
         """Parts of one artifact from the head of a queue; those that nobody waits for any more fall out."""
         batch: list[_Part] = []
-        limit = self._limit(queue)
-        while queue and len(batch) < limit:
+        while queue and (not batch or len(batch) < self._limit(batch[0].artifact)):
             if batch and queue[0].artifact is not batch[0].artifact:
                 break
             part = queue.popleft()

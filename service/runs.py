@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.artifact import Artifact
 from models.cuda_lane import give_back_memory
+from models.memory_shortage import short_of_memory
 from models.runner import Detections
 from service.errors import JudgingFailed, ServiceError
 
@@ -94,16 +94,16 @@ class Runs:
         try:
             readings = _readings(begun.rest())
         except Exception as error:
-            short_of_memory = isinstance(error, torch.OutOfMemoryError)
+            short = short_of_memory(error)
             if len(tiles) == 1:
-                return [self._failed(artifact, short_of_memory=short_of_memory)]
+                return [self._failed(artifact, short_of_memory=short)]
             logger.warning("a batch of %d failed (%s)", len(tiles), str(error).partition("\n")[0])
         else:
             self._failed_in_a_row = 0
             self._on_batch(len(tiles))
             seconds = time.perf_counter() - begun.since
             return [replace(reading, inference_seconds=seconds) for reading in readings]
-        if short_of_memory:
+        if short:
             return self._halved(artifact, tiles)
         return [outcome for tile in tiles for outcome in self._again(artifact, [tile])]
 

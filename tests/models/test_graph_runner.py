@@ -196,3 +196,46 @@ def test_on_a_cpu_batches_run_whole(ready: Artifact, tiles: list[Tensor], run: l
     assert_same(waiting(), runner(tiles))
     assert run == [10, 10]
     give_back_memory(CPU)  # there is nothing to give back
+
+
+@pytest.mark.parametrize("spoil", [lambda tile: tile[:, :-1], lambda tile: tile[:1], lambda tile: tile.float()])
+def test_a_tile_of_another_kind_is_refused(
+    ready: Artifact, tiles: list[Tensor], spoil: Callable[[Tensor], Tensor]
+) -> None:
+    runner = GraphRunner(ready.detector, InOrder(CPU))
+    expected = runner(tiles[:3])
+    for wrong in ([spoil(tiles[4])], [tiles[3], spoil(tiles[4])]):
+        with pytest.raises(ValueError, match="a tile must be"):
+            runner(wrong)
+    assert_same(runner(tiles[:3]), expected)
+
+
+def test_nothing_is_recorded_while_another_batch_is_under_way(ready: Artifact, tiles: list[Tensor]) -> None:
+    lane = Noting(CPU)
+    runner = GraphRunner(ready.detector, lane)
+    runner(tiles[:1])
+    first = runner.begin(tiles[:2])
+    second = runner.begin(tiles[:1])
+    assert lane.recorded == 0
+    assert runner.ahead == 0, "the next is to come alone"
+    first(), second()
+    runner(tiles[:1])
+    assert (lane.recorded, runner.ahead, lane.under_way) == (1, 1, 0)
+
+
+class Refusing(InOrder):
+    """Cannot record, and notes what it was asked for."""
+
+    asked = 0
+
+    def record(self, work: Work) -> Recording | None:  # noqa: ARG002  the protocol's
+        self.asked += 1
+        return None
+
+
+def test_what_cannot_be_recorded_is_not_tried_again(ready: Artifact, tiles: list[Tensor]) -> None:
+    lane = Refusing(CPU)
+    runner = GraphRunner(ready.detector, lane)
+    for _ in range(4):
+        runner(tiles[:2])
+    assert lane.asked == 1

@@ -18,7 +18,7 @@ from models.artifact import Artifact, load
 from models.buckets import SIZES
 from models.cuda_lane import give_back_memory, lane_of
 from models.device import full_precision
-from models.half_maps import half_maps
+from models.half_maps import half_maps, whole
 from models.images import decode
 from models.precision import Precision
 from models.runner import Detections, GraphRunner
@@ -49,8 +49,9 @@ def assert_same(found: Detections, expected: Detections) -> None:
 @torch.inference_mode()
 def step_by_step(artifact: Artifact, tiles: list[Tensor]) -> Detections:
     """What the detector gives on the GPU without a runner."""
-    scores, maps = half_maps(artifact.detector(torch.stack(tiles).to(artifact.device)).map)
-    return Detections(scores.cpu().numpy(), maps.float().cpu().numpy())
+    batch = torch.stack([tile.permute(1, 2, 0) for tile in tiles]).to(artifact.device).permute(0, 3, 1, 2)
+    scores, maps = half_maps(artifact.detector(batch).map)
+    return whole(scores.cpu().numpy(), maps.cpu().numpy())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -168,6 +169,37 @@ def test_artifacts_that_come_and_go_harm_no_other(ready: Artifact, tiles: list[T
         give_back_memory(ready.device)
         for place, size in enumerate(SIZES):
             assert_same(ready.runner(tiles[:size]), expected[place])
+
+
+def test_where_memory_is_short_the_next_batch_ends_all_graphs(ready: Artifact, tiles: list[Tensor]) -> None:
+    expected = step_by_step(ready, tiles)
+    for _ in range(3):
+        ready.runner(tiles)
+    reserved = torch.cuda.memory_reserved()
+    give_back_memory(ready.device)
+    with lane_of(ready.device).computing():
+        assert torch.cuda.memory_reserved() < reserved
+    for _ in range(3):
+        assert_same(ready.runner(tiles), expected)
+
+
+def test_a_detector_that_fails_while_it_is_recorded_harms_no_other(
+    ready: Artifact, tiles: list[Tensor], artifact_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = load(artifact_path).ready("cuda")
+
+    def fail(*_: object) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            raise ValueError("not while it is recorded")
+
+    odd.detector.register_forward_pre_hook(fail)
+    expected = step_by_step(ready, tiles[:2])
+    for _ in range(4):
+        assert_same(odd.runner(tiles[:2]), expected)
+    assert [record.message.startswith("a run on") for record in caplog.records] == [True]
+    for _ in range(3):
+        assert_same(ready.runner(tiles[:2]), expected)
+    assert len(caplog.records) == 1, "the other was recorded"
 
 
 @contextmanager

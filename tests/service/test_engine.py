@@ -271,13 +271,16 @@ def test_a_batch_that_does_not_fit_is_halved(engine: Engine, artifact_path: Path
     assert max(gate.batches[8:]) <= 2, "what did not fit once is not tried again"
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("as a device would"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
 def test_one_picture_that_does_not_fit_has_no_verdict(
-    engine: Engine, artifact_path: Path, good: Callable[[int], bytes]
+    engine: Engine, artifact_path: Path, good: Callable[[int], bytes], error: Exception
 ) -> None:
     artifact = load(artifact_path)
 
     def of_no_memory(*_: object) -> None:
-        raise torch.OutOfMemoryError("as a device would")
+        raise error
 
     artifact.detector.register_forward_pre_hook(of_no_memory)
     with pytest.raises(JudgingFailed, match="too little memory"):
@@ -351,6 +354,30 @@ def test_full_batches_begin_before_the_one_ahead_is_finished(artifact_path: Path
     assert [reading.score for reading in readings] == pytest.approx(expected, rel=2e-3)
     # 1, 2, 2 and 1: the last is not full, and begins when nothing is under way any more.
     assert order == ["begun", "begun", "1 done", "begun", "2 done", "2 done", "begun", "1 done"]
+
+
+def test_parts_that_nobody_waits_for_do_not_make_a_batch_full(
+    artifact_path: Path, good: Callable[[int], bytes]
+) -> None:
+    artifact, order = side_by_side(artifact_path), []
+    gate, one = Gate(artifact), tile(artifact, good(0))
+    artifact.detector.register_forward_pre_hook(lambda *_: order.append("begun"))
+    engine = Engine(batch_limit=2, queue_limit=8, on_batch=lambda size: order.append(f"{size} done"))
+    engine.start()
+
+    async def ask() -> None:
+        first = asyncio.create_task(engine.read(artifact, one))
+        await asyncio.to_thread(gate.entered.wait)
+        gone, left = (asyncio.create_task(engine.read(artifact, one)) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        gate.open.set()
+        await asyncio.gather(first, left)
+
+    asyncio.run(ask())
+    engine.stop()
+    assert order == ["begun", "1 done", "begun", "1 done"]
 
 
 def test_a_batch_that_cannot_begin_is_run_again_in_its_turn(artifact_path: Path, good: Callable[[int], bytes]) -> None:
