@@ -116,14 +116,16 @@ def measure(given: argparse.Namespace, bench: Bench, results: Results, contestan
         with TemporaryDirectory(dir=given.cache, prefix=f"{arch}-") as name:
             within = replace(bench, folder=Path(name))
             weights = within.weights(arch, contestants[0])
-            fits = {each.fit: each for each in contestants if given.only != "inference" or each.role != "bare"}
+            judges = [each for each in contestants if each.judges]
+            fitted = contestants if given.only != "inference" else [each for each in judges if each.role != "bare"]
+            fits = {each.fit: each for each in fitted}
             with bench.progress.step(f"{arch} fits", len(fits)) as step:
                 for contestant in fits.values():
                     results.fits.append(within.fit(arch, contestant, weights))
                     step.advance(contestant.fit)
                     report(given.output, results)
             batches = [] if given.only == "fit" else given.batch
-            for _ in within.infer(arch, contestants, weights, results, sources=given.source, batches=batches):
+            for _ in within.infer(arch, judges, weights, results, sources=given.source, batches=batches):
                 report(given.output, results)
     report(given.output, results)
 

@@ -168,8 +168,11 @@ class Workshop:
             smoothing.keep.copy_(kept_positions(self.ignored, config.preprocess, grid))
         return smoothing
 
-    def fit(self, detector: Detector, tiles: Tiles, *, folds: Indices) -> tuple[Distances, Pose | None]:
-        """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold, and poses."""
+    def fit(self, detector: Detector, tiles: Tiles, *, folds: Indices | None) -> tuple[Distances, Pose | None]:
+        """Fit the detector's scorer, in place, to good tiles; also the distances behind the threshold, and poses.
+
+        `folds` as `Fitter.fit` says; None: no distances are wanted.
+        """
         features, pose = self._extract(detector, tiles.batches(), len(tiles))
         return self.fitter.fit(detector.scorer, features, folds=folds), pose
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 Role = Literal["ours", "bare", "peer"]
 
 OURS: Final = "jigsight"
+OURS_ALONE: Final = "jigsight, detector alone"  # of fits: without the calibration, which no peer has
 ANOMALIB_TORCH: Final = "anomalib Torch"
 ANOMALIB_OPENVINO: Final = "anomalib OpenVINO"
 ANOMAVISION: Final = "AnomaVision"
@@ -22,7 +23,10 @@ _SCRIPTS = Path(__file__).parent / "workers"
 
 @dataclass(frozen=True, eq=False)
 class Contestant:
-    """`fit` names the fit whose artifact `artifact` it loads; a bare backbone has none and needs none."""
+    """`fit` names the fit whose artifact `artifact` it loads; a bare backbone has none and needs none.
+
+    `judges`: it is not only fitted.
+    """
 
     name: str
     role: Role
@@ -30,6 +34,7 @@ class Contestant:
     environment: str | None  # of REQUIREMENTS; None: ours
     fit: str
     artifact: str = ""
+    judges: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,7 +48,11 @@ def contestants(*, precision: str, peers: Sequence[str], layers: Sequence[int], 
 
     The backbone takes part in the detector's own precision, and in float32 in any case.
     """
-    found = [Contestant(OURS, "ours", _SCRIPTS / "ours.py", None, fit=OURS, artifact="jigsight")]
+    script, alone = _SCRIPTS / "ours.py", {"calibrated": False}
+    found = [
+        Contestant(OURS, "ours", script, None, fit=OURS, artifact="jigsight"),
+        Contestant(OURS_ALONE, "ours", script, None, fit=OURS_ALONE, judges=False, settings=alone),
+    ]
     for dtype in dict.fromkeys([precision, "float32"]):
         name = bare_name(dtype)
         found.append(Contestant(name, "bare", _SCRIPTS / "bare.py", None, fit=name, settings={"dtype": dtype}))
@@ -51,11 +60,11 @@ def contestants(*, precision: str, peers: Sequence[str], layers: Sequence[int], 
         script = _SCRIPTS / "anomalib_padim.py"
         for name, inferencer in ((ANOMALIB_TORCH, "torch"), (ANOMALIB_OPENVINO, "openvino")):
             told = {"inferencer": inferencer}
-            found.append(Contestant(name, "peer", script, "anomalib", "anomalib", inferencer, told))
+            found.append(Contestant(name, "peer", script, "anomalib", "anomalib", inferencer, settings=told))
     if "anomavision" in peers:
         settings = {"layers": list(layers), "dimensions": dimensions}
         script = _SCRIPTS / "anomavision_padim.py"
-        found.append(Contestant(ANOMAVISION, "peer", script, "anomavision", ANOMAVISION, "torch", settings))
+        found.append(Contestant(ANOMAVISION, "peer", script, "anomavision", ANOMAVISION, "torch", settings=settings))
     return found
 
 

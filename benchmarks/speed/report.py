@@ -122,6 +122,7 @@ def _notes(results: Results) -> Iterator[str]:
     yield "- Who begins changes from repetition to repetition: everyone's turn comes one earlier, the first one's last."
     yield "- A ratio is the median of the ratios of the same repetitions."
     yield "- Fits: importing is not counted; peak memory is the process' own, of the fit, exports left out."
+    yield "- Of JigSight's fit, 'detector alone' is without its calibration: each part scored by a fit to the others."
     yield "- The bare backbone's 'fit' is one extraction: files read, decoded and resized in threads ahead of it."
     yield "- For inference all have glibc keep the memory that is freed, in one arena: JigSight as its service does,"
     yield "  the backbone in the same way, the peers by the same settings in their environment. For fits nobody has."

@@ -28,10 +28,14 @@ from models.taken import Taken, take
 from service.runs import Reading, detect
 from training.batch_norm import estimate_batch_norm
 from training.loop import Devices
+from training.materials import gather
 from training.pipeline import train_category
 from training.progress import Progress
 from training.recipe import Recipe, read_recipe
 from training.request import TrainingRequest
+from training.synthetic import make_tiles
+from training.working_folder import SCRATCH
+from training.workshop import Workshop
 
 Rgb = NDArray[np.uint8]
 
@@ -75,9 +79,10 @@ class Ours:
         image_size: int,
         device: str,
         threads: int,
+        calibrated: bool = True,
         **_: Any,
     ) -> Answer:
-        """A whole training run on the pictures of a folder."""
+        """A whole training run on the pictures of a folder, or the detector alone."""
         request = TrainingRequest(
             data=Path(folder),
             category=None,
@@ -90,8 +95,11 @@ class Ours:
             artifacts=Path(output),
         )
         torch.set_num_threads(threads)
-        begun = time.perf_counter()
-        result = train_category(request, Progress.silent())
+        begun, progress = time.perf_counter(), Progress.silent()
+        if not calibrated:
+            _fit_alone(request, progress)
+            return {"seconds": time.perf_counter() - begun, "steps": progress.seconds, "peak_bytes": peak_bytes()}
+        result = train_category(request, progress)
         return {
             "seconds": time.perf_counter() - begun,
             "steps": result.seconds,
@@ -150,6 +158,23 @@ class Ours:
 
     def _each(self, work: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
         return [work(given[0])] if len(given) == 1 else list(self.pool.map(work, given))
+
+
+def _fit_alone(request: TrainingRequest, progress: Progress) -> None:
+    """What the peers' fits come to: pictures that are left out by turns, for a threshold, are what costs most."""
+    workshop = Workshop(
+        recipe=request.recipe,
+        arch=request.arch,
+        pretrained=True,
+        devices=request.devices,
+        folder=request.artifacts / SCRATCH,
+        progress=progress,
+    )
+    materials = gather(request, workshop)
+    tiles = make_tiles(materials.images, "texture", folder=workshop.folder)
+    smoothing = request.recipe.map.smoothing[0]
+    config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(len(tiles)), smoothing=smoothing)
+    workshop.fit(workshop.assemble(config, materials.backbone, None), tiles, folds=None)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed.contestants import OURS, OURS_ALONE, bare_name
 
 COMMAND = Path(__file__).parents[3] / "benchmarks" / "speed.py"
 TINY = ["--arch", "resnet18", "--image-size", "64", "--images", "12", "--pictures", "2", "--size", "96"]
@@ -27,8 +28,9 @@ def test_a_run_is_whole_though_a_peer_is_not_to_be_had(tmp_path: Path) -> None:
     assert found["roofline"]["teraflops"]["float32"] > 0
     assert not [each["error"] for each in (*found["fits"], *found["loads"], *found["timings"]) if each["error"]]
     cases = {(each["source"], each["batch"], each["contestant"]) for each in found["timings"]}
-    names = {fit["contestant"] for fit in found["fits"]}
-    assert {"jigsight", "bare backbone, float32"} <= names
+    fitted = {fit["contestant"] for fit in found["fits"]}
+    assert {OURS, OURS_ALONE, bare_name("float32")} <= fitted
+    names = fitted - {OURS_ALONE}
     sources = ("png", "small")
     assert cases == {(source, batch, name) for source in sources for batch in (1, 2) for name in names}
     assert all(len(each["milliseconds"]) == 2 for each in found["timings"])
