@@ -25,7 +25,7 @@ from models.detector import Detector, build_detector
 from models.durable import sync
 from models.errors import ArtifactError, ArtifactTooLarge
 from models.fused_backbone import FusedBackbone
-from models.manifest import FORMAT, Manifest
+from models.manifest import FORMAT, READABLE, Manifest
 from models.precision import Precision, pick_precision, stored_dtype
 from models.runner import Runner, runner_for
 from models.soundness import check_constants, check_finite, check_ignored, check_threshold
@@ -38,6 +38,7 @@ SCORES = "calibration.scores"
 VERSION_DIGITS = 12
 _FAULTS = (ArtifactError, OSError, ValueError, RuntimeError, MemoryError)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_OLDER = {"scorer.directions": "F16"}  # types that a tensor may have as well, and then keeps
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def save(detector: Detector, manifest: Manifest, scores: Tensor, *, folder: Path
         for name, tensor in detector.state_dict().items()
     }
     tensors[SCORES] = scores.detach().cpu().float().contiguous()
+    manifest = manifest.model_copy(update={"format": FORMAT})
     handle, name = tempfile.mkstemp(dir=directory, prefix=".incoming-")
     os.close(handle)
     incoming = Path(name)
@@ -188,8 +190,9 @@ def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"its manifest is not JSON ({error}).") from error
     version = document.get("format") if isinstance(document, dict) else None
-    if version != FORMAT:
-        raise ArtifactError(f"its format version is {version!r}; this JigSight reads {FORMAT}. Train it again.")
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ArtifactError(f"its format version is {version!r}; this JigSight reads {known}. Train it again.")
     try:
         manifest = Manifest.model_validate(document)
         # What cannot be written again (too deep, infinite, half a surrogate pair) must not come up later.
@@ -219,14 +222,14 @@ def _check_places(places: Mapping[str, Place], manifest: Manifest) -> dict[str, 
         raise ArtifactError(f"tensors are missing or left over: {', '.join(odd[:5])}.")
     for name, tensor in wanted.items():
         place, expected = places[name], _NAMES[stored_dtype(name, tensor)]
-        if place.shape != tuple(tensor.shape) or place.dtype != expected:
+        if place.shape != tuple(tensor.shape) or place.dtype not in (expected, _OLDER.get(name)):
             raise ArtifactError(
                 f"tensor {name} is {place.dtype} {place.shape}; its manifest asks for {expected} {tuple(tensor.shape)}."
             )
     scores = places[SCORES]
     if scores.dtype != "F32" or scores.shape != (manifest.dataset.images,):
         raise ArtifactError(f"{SCORES} must hold one F32 score for each of {manifest.dataset.images} images.")
-    return {name: tensor.dtype for name, tensor in wanted.items()}
+    return {name: tensor.dtype for name, tensor in wanted.items() if name not in _OLDER}
 
 
 def _assemble(manifest: Manifest, tensors: dict[str, Tensor]) -> Detector:

@@ -7,7 +7,8 @@ once for all positions by W = (S̄ + εI)^-½ it is λI plus something of low ra
     M² = (‖z‖² - Σ_j s_j/(s_j + λ)·(u_jᵀz)²) / λ,    z = W(y - μ_p)
 
 exactly if no eigenpair with s_j > 0 is left out (docs/method.md). Centring and whitening are linear, as upsampling
-is, so both are done on each level's own grid. The factors s_j/(s_j + λ) are kept as lengths of the directions.
+is, so both are done on each level's own grid. Nearly all of an artifact is directions: they are kept in steps of a
+127th of their largest number, and what makes s_j/(s_j + λ) of a squared length beside them.
 
 W may be turned: M does not change. A fit turns it upper triangular, so that the first level, whose grid is by far the
 finest, fills c_1 of z's dimensions, and the second c_1 + c_2: a third of the products, and of what is upsampled.
@@ -26,13 +27,13 @@ from models.backbone import Grids
 from models.errors import ArtifactError
 from models.pooling import pooled
 from models.products import product
+from models.residuals import residual, residual_in_half
 
 Pooling = Literal[1, 3, 5, 7]
 
 _BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
-_CACHED = 2**23  # bytes of directions at a time in half precision: 8 MB
 _NOTHING = 1e-12  # a length
-_ROUNDING = 1e-2  # what half precision can add to a direction's length, generously
+_ROUNDING = 1e-2  # what rounding can add to a direction's length, generously
 
 
 class CompactGaussianConfig(BaseModel):
@@ -50,39 +51,6 @@ class CompactGaussianConfig(BaseModel):
     pooling: Pooling
 
 
-def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
-    """M, (p, b), of whitened features z (p, b, k) under each position's directions (p, k, r). Not for half precision.
-
-    Directions have the length sqrt(s/(s + λ)) < 1, and `corrections` (p, r) multiply their squared lengths: what half
-    precision took from them, of which s/λ times as much would end up in M². A block of positions at a time.
-    """
-    step = max(1, _BLOCK // directions[0].numel())
-    blocks = zip(z.split(step), directions.split(step), corrections.split(step), strict=True)
-    explained = [
-        (torch.bmm(some, stored.to(z.dtype)).square() * lengths.unsqueeze(1)).sum(2) for some, stored, lengths in blocks
-    ]
-    return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
-
-
-def remainder(z: Tensor, directions: Tensor, variances: Tensor, *, shrinkage: float) -> Tensor:
-    """The same in half precision: M, (p, b) float32, of z (p, b, k), directions (p, k, r) of length 1 or 0.
-
-    With the shares λ/(s + λ) in `variances` (p, r), M²·λ = ‖z - U·Uᵀz‖² + Σ_j λ/(s_j + λ)·(u_jᵀz)², a sum of squares.
-    The difference that `residual` takes has as many digits less as there are in s/λ: of bfloat16's it would leave none,
-    and of a defect along a direction in which good parts vary nothing. What rounding leaves of U·Uᵀz only adds to M.
-    """
-    # Directions are read once from memory: a block of them stays in the cache for the second product.
-    step = len(z) if z.is_cuda else max(1, _CACHED // (2 * directions[0].numel()))
-    blocks = zip(z.split(step), directions.split(step), variances.split(step), strict=True)
-    found = []
-    for some, stored, shares in blocks:
-        along = torch.bmm(some, stored)  # (p', b, r)
-        left = torch.baddbmm(some, along, stored.transpose(1, 2), alpha=-1)
-        varied = (along.float().square() * shares.unsqueeze(1)).sum(2)
-        found.append(torch.linalg.vector_norm(left, dim=2, dtype=torch.float32).square() + varied)
-    return (torch.cat(found) / shrinkage).sqrt()
-
-
 def filled_rows(whitening: Tensor) -> int:
     """Up to which row a whitening (k, c) holds anything."""
     used = whitening.any(dim=1).nonzero()
@@ -93,8 +61,8 @@ class CompactGaussian(nn.Module):
     """Means, shared whitening and each position's directions; zero until fitted or loaded.
 
     Buffers: `mean1..3` (c_l, h_l, w_l) float32, of the pooled levels; `whitening1..3` (k, c_l) float32, the parts of
-    one (k, d) map; `directions` (p, k, r) float16, halved because they are nearly all of an artifact, and their
-    `corrections` (p, r) float32. What that does to scores: `python benchmarks/half_precision.py`.
+    one (k, d) map; `directions` (p, k, r) int8, float16 in older artifacts, and their `corrections` (p, r) float32.
+    What that does to scores: `python benchmarks/rounded_directions.py`.
     """
 
     mean1: Tensor
@@ -115,12 +83,12 @@ class CompactGaussian(nn.Module):
         self.config = config
         self.channels = tuple(channels)
         self.grid = (grids[0][0], grids[0][1])
-        self.dtype = torch.float32  # of the products; in half precision `corrections` are the variances of `remainder`
+        self.dtype = torch.float32  # of the products; in half precision `corrections` are variances
         for level, (c, (h, w)) in enumerate(zip(channels, grids, strict=True), start=1):
             self.register_buffer(f"mean{level}", torch.zeros(c, h, w))
             self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
         p = self.grid[0] * self.grid[1]
-        self.register_buffer("directions", torch.zeros(p, config.dimensions, config.rank, dtype=torch.float16))
+        self.register_buffer("directions", torch.zeros(p, config.dimensions, config.rank, dtype=torch.int8))
         self.register_buffer("corrections", torch.ones(p, config.rank))
 
     @property
@@ -148,14 +116,15 @@ class CompactGaussian(nn.Module):
         return ready
 
     def _of_unit_length(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Directions and variances for `remainder`. A direction's numbers lie side by side, as products want them."""
+        """Directions and variances as `residual_in_half` takes them, and a direction's numbers side by side."""
         p, k, r = self.directions.shape
         directions = torch.empty(p, r, k, dtype=dtype, device=self.directions.device).transpose(1, 2)
         step = max(1, _BLOCK // (k * r))
         lengths = []
         for unit, stored in zip(directions.split(step), self.directions.split(step), strict=True):
-            length = torch.linalg.vector_norm(stored, dim=1, dtype=torch.float32)  # (p', r)
-            unit.copy_(stored.float() / length.clamp_min(_NOTHING).unsqueeze(1))
+            exact = stored.float()
+            length = torch.linalg.vector_norm(exact, dim=1)  # (p', r)
+            unit.copy_(exact / length.clamp_min(_NOTHING).unsqueeze(1))
             lengths.append(length)
         return directions, (1 - torch.cat(lengths).square() * self.corrections).clamp_min(0)
 
@@ -185,7 +154,7 @@ class CompactGaussian(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
-        score = residual if self.dtype == torch.float32 else remainder
+        score = residual if self.dtype == torch.float32 else residual_in_half
         distances = score(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
         return distances.T.reshape(-1, *self.grid)
 
@@ -194,12 +163,18 @@ class CompactGaussian(nn.Module):
         # Not every channel: one that never varied may be among the dimensions that are left out.
         if not all(whitening.any() for whitening in self.whitenings):
             raise ArtifactError("a tensor scorer.whitening holds nothing but zeros: it was never fitted.")
-        if self.config.shrinkage < 1 and not self.directions.any():
-            raise ArtifactError("tensor scorer.directions holds nothing but zeros: it was never fitted.")
-        if ((self.corrections - 1).abs() > _ROUNDING).any():
-            raise ArtifactError("tensor scorer.corrections must be 1 but for the rounding of half precision.")
-        longest = float(torch.linalg.vector_norm(self.directions, dim=1, dtype=torch.float32).max())
+        for name, tensor in (("directions", self.directions), ("corrections", self.corrections)):
+            if self.config.shrinkage < 1 and not tensor.any():
+                raise ArtifactError(f"tensor scorer.{name} holds nothing but zeros: it was never fitted.")
+        if (self.corrections < 0).any():
+            raise ArtifactError("tensor scorer.corrections holds a negative number.")
+        longest = float((self._squared_lengths() * self.corrections).max().sqrt())
         if longest > 1 + _ROUNDING:
             raise ArtifactError(
                 f"tensor scorer.directions holds a direction of length {longest:.3g}; none is longer than 1."
             )
+
+    def _squared_lengths(self) -> Tensor:
+        """Of the directions as they are kept, (p, r) float32."""
+        step = max(1, _BLOCK // self.directions[0].numel())
+        return torch.cat([some.float().square().sum(1) for some in self.directions.split(step)])

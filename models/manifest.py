@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from models.detector import DetectorConfig
 
-FORMAT = 2
+FORMAT: Literal[3] = 3
+READABLE = (2, 3)  # of format 2 are directions in half precision (`models.compact_gaussian`)
 CATEGORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 Kind = Literal["object", "texture"]
@@ -65,7 +66,7 @@ class DatasetRecord(_Record):
 class Manifest(_Record):
     """Everything about a category's detector that is not a tensor."""
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = FORMAT
     category: Annotated[str, Field(pattern=CATEGORY_PATTERN)]
     kind: Kind
     kind_reason: str

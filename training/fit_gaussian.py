@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from models.compact_gaussian import CompactGaussian, Pooling, filled_rows, residual
+from models.compact_gaussian import CompactGaussian, Pooling, filled_rows
 from models.errors import DatasetError
 from models.pooling import pooled
 from models.products import product
+from models.residuals import residual
 from training.arrays import Indices
 from training.distances import Distances
 from training.eigenpairs import leading
@@ -30,7 +31,7 @@ from training.parallel import in_parallel
 from training.progress import Progress
 from training.whitening import moments_of, whitening_of, whitenings_of
 
-_SHORT = 0.01  # a squared length: corrected are those above
+_STEPS = 127  # from nothing to a direction's largest number, in int8
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
 
 
@@ -55,16 +56,15 @@ def _mean(array: NDArray[np.float32], images: Indices) -> Tensor:
 
 
 def shortened(values: Tensor, vectors: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Directions of the length sqrt(s/(s + λ)), s = (1-λ)·values, as the scorer stores them: (p, k, r) float16.
-
-    And the corrections (p, r) of their squared lengths.
+    """Directions (p, k, r) int8 as the scorer keeps them, and the corrections (p, r) that make s/(s + λ) of their
+    squared lengths, s = (1-λ)·values. Both are 0 where s is.
     """
     s = (1 - shrinkage) * values
     wanted = s / (s + shrinkage)
-    directions = (vectors * wanted.sqrt().unsqueeze(1)).half()
-    stored = directions.float().square().sum(1)
-    # Of a short direction half precision takes more, relatively, but then it explains next to nothing.
-    return directions, torch.where(wanted > _SHORT, wanted / stored, 1)
+    there = vectors.any(dim=1) & (wanted > 0)
+    largest = torch.where(there, vectors.abs().amax(1), torch.inf)
+    steps = (vectors * (_STEPS / largest).unsqueeze(1)).round_()
+    return steps.to(torch.int8), torch.where(there, wanted / steps.square().sum(1), 0)
 
 
 @torch.inference_mode()

@@ -59,7 +59,7 @@ def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, t
 @pytest.mark.parametrize(
     ("place", "value", "fault"),
     [
-        ("format", 1, "format version is 1; this JigSight reads 2. Train it again"),
+        ("format", 1, "format version is 1; this JigSight reads 2 and 3. Train it again"),
         ("category", "../../etc", "manifest is wrong at category"),
         ("category", "a/b", "manifest is wrong at category"),
         ("category", "plate\n", "manifest is wrong at category"),
@@ -80,7 +80,7 @@ def test_a_manifest_that_is_not_one_is_refused(forge: Forge, refused: Refused, t
         ("detector.scorer.dimensions", 10**9, "manifest is wrong at detector.scorer.gaussian.dimensions"),
         ("detector.scorer.dimensions", 449, "448 channels do not make 449 dimensions"),
         ("detector.scorer.rank", 33, "there is no rank 33 in 32 dimensions"),
-        ("detector.scorer.rank", 5, "its manifest asks for F16 (256, 32, 5)"),
+        ("detector.scorer.rank", 5, "its manifest asks for I8 (256, 32, 5)"),
         ("detector.scorer", {"name": "dense_gaussian", "channels": 449}, "449 channels cannot be selected out of 448"),
         (
             "detector.scorer",

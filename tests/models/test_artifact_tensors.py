@@ -34,7 +34,7 @@ def test_missing_and_extra_tensors_are_named(forge: Forge, refused: Refused, ten
         ("scorer.mean1", torch.zeros(64, 16, 16).int(), "scorer.mean1 is I32 (64, 16, 16)"),
         ("scorer.mean1", torch.zeros(0), "scorer.mean1 is F32 (0,)"),
         ("scorer.whitening2", torch.zeros(128, 32), "asks for F32 (32, 128)"),
-        ("scorer.directions", torch.zeros(256, 32, 4), "is F32 (256, 32, 4); its manifest asks for F16 (256, 32, 4)"),
+        ("scorer.directions", torch.zeros(256, 32, 4), "is F32 (256, 32, 4); its manifest asks for I8 (256, 32, 4)"),
         ("smoothing.kernel", torch.ones(3), "smoothing.kernel is F32 (3,)"),
         ("smoothing.keep", torch.ones(16, 16), "smoothing.keep is F32 (16, 16); its manifest asks for BOOL (16, 16)"),
         ("smoothing.keep", torch.ones(32, 32) > 0, "smoothing.keep is BOOL (32, 32)"),
@@ -55,7 +55,7 @@ def test_wrong_shapes_and_types_are_named(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
-    "name", ["scorer.mean1", "scorer.directions", "backbone.conv1.weight", "calibration.scores", "smoothing.kernel"]
+    "name", ["scorer.mean1", "scorer.corrections", "backbone.conv1.weight", "calibration.scores", "smoothing.kernel"]
 )
 def test_values_that_are_not_finite_are_found(
     forge: Forge, refused: Refused, tensors: dict[str, Tensor], name: str, value: float
@@ -69,7 +69,7 @@ def test_values_that_are_not_finite_are_found(
     ("name", "fault"),
     [
         ("scorer.whitening1", "a tensor scorer.whitening holds nothing but zeros: it was never fitted"),
-        ("scorer.corrections", "tensor scorer.corrections must be 1 but for the rounding of half precision"),
+        ("scorer.corrections", "tensor scorer.corrections holds nothing but zeros: it was never fitted"),
         ("scorer.directions", "tensor scorer.directions holds nothing but zeros: it was never fitted"),
         ("smoothing.keep", "tensor smoothing.keep leaves out 256 positions, and its manifest says nothing is ignored"),
     ],
@@ -84,7 +84,7 @@ def test_a_direction_that_explains_more_than_all_is_refused(
     forge: Forge, refused: Refused, tensors: dict[str, Tensor]
 ) -> None:
     """It would make distances of zero."""
-    reason = refused(forge({**tensors, "scorer.directions": 5 * tensors["scorer.directions"]}))
+    reason = refused(forge({**tensors, "scorer.corrections": 5 * tensors["scorer.corrections"]}))
     assert "none is longer than 1" in reason
 
 

@@ -64,8 +64,12 @@ def filled(detector: Detector) -> Detector:
     """Random numbers where a fit would put its own; directions as short as they must be."""
     random = torch.Generator().manual_seed(1)
     for name, buffer in detector.scorer.named_buffers():
-        if buffer.is_floating_point() and name != "corrections":
-            buffer.copy_(torch.rand(buffer.shape, generator=random) / (8 if name == "directions" else 1))
+        if name == "directions":
+            buffer.copy_(torch.randint(128, buffer.shape, generator=random))
+        elif name == "corrections":
+            buffer.fill_(1 / (8 * 127) ** 2)
+        elif buffer.is_floating_point():
+            buffer.copy_(torch.rand(buffer.shape, generator=random))
     return detector.eval().requires_grad_(False)
 
 

@@ -26,7 +26,7 @@ DETECTOR = {
     "smoothing": 4.0,
 }
 DOCUMENT: dict[str, Any] = {
-    "format": 2,
+    "format": 3,
     "category": "flange",
     "kind": "object",
     "kind_reason": "its border is plain",
@@ -110,7 +110,7 @@ def test_ordinary_categories_are_fine(name: str) -> None:
     ("path", "value"),
     [
         ("format", 1),
-        ("format", 3),
+        ("format", 4),
         ("format", "2"),
         ("kind", "liquid"),
         ("detector.arch", "resnet34"),

@@ -38,7 +38,7 @@ def detector() -> Detector:
         ("backbone.bn1.num_batches_tracked", torch.zeros((), dtype=torch.int64), torch.int64),
         ("fusion.direct1.weight", torch.zeros(2, 3, 1, 1), torch.float32),
         ("scorer.mean1", torch.zeros(2, 3, 4), torch.float32),
-        ("scorer.directions", torch.zeros(2, 3, 4, dtype=torch.float16), torch.float16),
+        ("scorer.directions", torch.zeros(2, 3, 4, dtype=torch.int8), torch.int8),
         ("smoothing.keep", torch.ones(2, 3, dtype=torch.bool), torch.bool),
         ("preprocess.mean", torch.zeros(3, 1, 1), torch.float32),
     ],
@@ -75,8 +75,8 @@ def test_the_weights_of_a_rounded_detector_are_loaded_bit_for_bit(
 ) -> None:
     round_to_stored(detector)
     detector.scorer.load_state_dict({n: torch.rand(t.shape) for n, t in detector.scorer.state_dict().items()})
-    detector.scorer.directions /= 4
-    detector.scorer.corrections.fill_(1)
+    detector.scorer.directions.copy_(torch.randint(-127, 128, detector.scorer.directions.shape))
+    detector.scorer.corrections /= 1e6
     shape = artifact.manifest.detector.model_copy(update={"fusion": "mfcsam", "scorer": detector.scorer.config})
     manifest = artifact.manifest.model_copy(update={"detector": shape})
     loaded = load(save(detector, manifest, artifact.calibration.scores, folder=tmp_path)).detector

@@ -60,6 +60,7 @@ def test_json_has_the_detector_s_own_numbers(
     app: typer.Typer, artifact_path: Path, artifact: Artifact, files: dict[str, Path], bad: Picture
 ) -> None:
     arguments = ["inspect", str(artifact_path), str(files["bad"]), str(files["cut"]), "--json"]
+    arguments += ["--precision", "float32"]  # as `artifact` computes
     document = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert (document["category"], document["version"]) == ("plate", artifact.version)
     judged, refused = document["images"]

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.compact_gaussian import CompactGaussian, CompactGaussianConfig
 from models.errors import DatasetError, RecipeError
 from models.mfcsam import concatenate
 from models.pooling import pooled
 from training import eigenpairs as module
+from training import fit_gaussian as fitting
 from training import joining
 from training.distances import Distances
 from training.features import Features
@@ -32,11 +34,23 @@ def fitted(
     pooling: int = 3,
     dimensions: int = D,
     folds: NDArray[np.int64] | None = None,
+    rounded: bool = True,
 ) -> tuple[CompactGaussian, Distances]:
+    """`rounded`: as in production. Where directions explain all of 12 dimensions, rounding is most of what is left."""
     config = CompactGaussianConfig(dimensions=dimensions, rank=rank, shrinkage=shrinkage, pooling=pooling)
     scorer = CompactGaussian(config, features.channels, features.grids)
-    progress = Progress.silent()
-    return scorer, fit_gaussian(scorer, features, epsilon=EPSILON, folds=folds, device=CPU, progress=progress)
+    with pytest.MonkeyPatch.context() as patch:
+        if not rounded:
+            scorer.directions = scorer.directions.float()
+            patch.setattr(fitting, "shortened", unrounded)
+        found = fit_gaussian(scorer, features, epsilon=EPSILON, folds=folds, device=CPU, progress=Progress.silent())
+    return scorer, found
+
+
+def unrounded(values: Tensor, vectors: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """`shortened` without the rounding."""
+    s = (1 - shrinkage) * values
+    return vectors * (s / (s + shrinkage)).sqrt().unsqueeze(1), torch.ones_like(values)
 
 
 def embedded(features: Features, pooling: int) -> Array:
@@ -65,13 +79,12 @@ def test_at_full_rank_it_is_the_dense_gaussian(
 ) -> None:
     features = some_features(n)
     folds = assign_folds(n, 3, seed=0)
-    scorer, distances = fitted(features, shrinkage=shrinkage, pooling=pooling, folds=folds)
+    scorer, distances = fitted(features, shrinkage=shrinkage, pooling=pooling, folds=folds, rounded=False)
     scorer.check()
     y = embedded(features, pooling)
     average = covariances(y).mean(0)
     assert distances.in_sample is not None
-    # Directions in half precision: 1e-3 of ‖z‖², which λ divides.
-    tolerance = 3e-3 / shrinkage
+    tolerance = 1e-3 / shrinkage
     exact = dense_distances(y, known=y, average=average, shrinkage=shrinkage)
     np.testing.assert_allclose(distances.in_sample.flatten(1), exact, rtol=tolerance, atol=tolerance)
     scored = scorer(features.batch(range(n)))
@@ -86,7 +99,7 @@ def test_cross_fitting_is_refitting_without_each_fold_the_whitening_included(
     some_features: SomeFeatures, n: int, k: int
 ) -> None:
     features, folds = some_features(n), assign_folds(n, k, seed=0)
-    _, distances = fitted(features, folds=folds)
+    _, distances = fitted(features, folds=folds, rounded=False)
     y = embedded(features, 3)
     assert distances.out_of_sample is not None
     assert distances.out_of_sample.shape == (n, 8, 8)
@@ -107,16 +120,18 @@ def test_more_than_twenty_folds_are_merged(some_features: SomeFeatures) -> None:
 
 
 @pytest.mark.parametrize("shrinkage", [0.03, 0.3])
-def test_corrections_make_up_for_half_precision(shrinkage: float) -> None:
+def test_corrections_make_up_for_rounding(shrinkage: float) -> None:
     vectors = torch.linalg.qr(torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))).Q
     values = torch.tensor([[90.0, 3.0, 0.2, 0.0]]).expand(3, -1)
     directions, corrections = shortened(values, vectors, shrinkage)
-    assert directions.dtype == torch.float16
+    assert directions.dtype == torch.int8
+    assert directions.abs().amax() == 127
     s = (1 - shrinkage) * values
     torch.testing.assert_close(directions.float().square().sum(1) * corrections, s / (s + shrinkage), rtol=1e-6, atol=0)
-    assert (corrections[:, :3] != 1).any()
-    assert (corrections[:, 3] == 1).all()  # a direction that there is not
-    assert (corrections - 1).abs().max() < 2e-3
+    assert not directions[..., 3].any()  # one that there is not
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(directions.float(), dim=1)[..., :3], vectors[..., :3], atol=4e-3, rtol=0
+    )
 
 
 def test_a_picture_is_further_from_the_others_than_from_all(some_features: SomeFeatures) -> None:
@@ -133,7 +148,7 @@ def test_distances_are_made_only_where_they_are_wanted(some_features: SomeFeatur
     assert nothing == Distances(None, None)
     assert distances.in_sample is not None
     wanted = features.batch(range(9))  # sums are of folds, so the same but for rounding
-    torch.testing.assert_close(with_(wanted), without(wanted), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(with_(wanted), without(wanted), rtol=1e-2, atol=1e-2)
 
 
 def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatures) -> None:

@@ -37,6 +37,7 @@ def settings(tmp_path: Path) -> Settings:
         device="cpu",
         open_hosts=("testserver",),
         scan_seconds=1e6,
+        precision="float32",  # what `load` alone gives computes in that, and is compared with
     )
 
 
