@@ -152,7 +152,8 @@ class Memory:
         self._backbones[digest] = artifact.detector.backbone
         with self._lock:
             self._loaded[key] = loaded
-        logger.info("loaded %s on %s", file.path, self.device)
+        precision = str(artifact.detector.backbone.dtype).removeprefix("torch.")
+        logger.info("loaded %s on %s, computing in %s", file.path, self.device, precision)
         return artifact
 
     def _check_room(self, newcomer: _Loaded) -> None:
