@@ -68,9 +68,8 @@ def is_lossless_jpeg(data: bytes) -> bool:
 def _check_jpeg(data: bytes) -> None:
     """Follow the segments, and the scans between them, to the end marker.
 
-    Without one the file was cut off: libjpeg paints what is missing grey, and only warns. Thumbnails lie within
-    segments, so theirs cannot answer for it. Phones append further pictures (previews, depth, a gain map) and list
-    them in a segment: those are left alone.
+    Without one the file was cut off. Thumbnails lie within segments, so theirs cannot answer for it. Phones append
+    further pictures (previews, depth, a gain map) and list them in a segment: those are left alone.
     """
     at, segments, scans, exif, listed = 2, 0, 0, 0, False
     while found := _MARKER.search(data, at):

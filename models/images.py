@@ -25,6 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
 from models.image_signature import signed_format
 from models.image_structure import check_exif, check_structure, is_lossless_jpeg
+from models.jpeg_pixels import Colours, jpeg_pixels
 from models.png_pixels import store_pixels
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -47,6 +48,7 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_COLOURS: dict[str, Colours] = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of a JPEG, by Pillow's mode
 _REDUCTIONS = (8, 4, 2)  # what libjpeg's inverse transform leaves of a block: one pixel, 2x2 or 4x4
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
@@ -60,7 +62,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """
     name = _sniff(data)
     with _refusals(name):
-        return _rgb(_quicker(_open(data, name, max_pixels), data))
+        return _rgb(_open(data, name, max_pixels), data)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def decode_reduced(data: bytes, *, least: int, max_pixels: int = MAX_PIXELS) -> 
     with _refusals(name):
         opened = _open(data, name, max_pixels)
         reduction = 1 if name != "JPEG" or is_lossless_jpeg(data) else _reduce(opened, least)
-        rgb = _rgb(_quicker(opened, data))
+        rgb = _rgb(opened, data)
     return Decoded(rgb, (rgb.shape[0] * reduction, rgb.shape[1] * reduction))
 
 
@@ -150,11 +152,6 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     return opened
 
 
-def _quicker(opened: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFile:
-    """The same picture, in a form that takes less time to decode if there is one."""
-    return PngImageFile(BytesIO(store_pixels(data))) if isinstance(opened, PngImageFile) else opened
-
-
 def _reduce(opened: ImageFile.ImageFile, least: int) -> int:
     """Have a JPEG that is large enough decoded at a fraction of its size; what that divides its edges by."""
     width, height = opened.size
@@ -165,12 +162,15 @@ def _reduce(opened: ImageFile.ImageFile, least: int) -> int:
     return width // opened.width  # not `reduction`: Pillow need not do what it is asked
 
 
-def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def _rgb(opened: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
+    if isinstance(opened, JpegImageFile) and not is_lossless_jpeg(data):
+        return _rgb_of_jpeg(opened, data)
+    if isinstance(opened, PngImageFile):
+        opened = PngImageFile(BytesIO(store_pixels(data)))  # the same, in less time
     opened.load()
-    check_exif(opened.info.get("exif", b""))
     # After loading: a TIFF was turned by Pillow itself and no longer says so.
-    turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    upright: Image.Image = opened if turn is None else opened.transpose(turn)
+    turn = _turn(opened)
+    upright = _turned(opened, turn)
     if upright.mode.startswith("I;16"):
         return _interleaved([_high_byte(np.asarray(upright), opened)] * 3)
     if upright.mode == "L":
@@ -179,6 +179,27 @@ def _rgb(opened: ImageFile.ImageFile) -> NDArray[np.uint8]:
     if upright.mode in ("La", "RGBa"):
         upright = upright.convert(upright.mode.upper())
     return _interleaved([np.asarray(band) for band in upright.convert("RGB").split()])
+
+
+def _rgb_of_jpeg(opened: JpegImageFile, data: bytes) -> NDArray[np.uint8]:
+    """The same of a JPEG. Pillow has read its header, and says at what size it is decoded."""
+    turn, colours = _turn(opened), _COLOURS[opened.mode]
+    pixels = jpeg_pixels(data, colours, size=(opened.height, opened.width))
+    if pixels is None or colours == "CMYK":  # CMYK is the other way round in most files: Pillow knows
+        return _interleaved([np.asarray(band) for band in _turned(opened, turn).convert("RGB").split()])
+    if turn is not None:
+        pixels = np.array(_turned(Image.fromarray(pixels), turn))
+    return _interleaved([pixels] * 3) if colours == "GRAY" else pixels
+
+
+def _turn(opened: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What brings the picture upright."""
+    check_exif(opened.info.get("exif", b""))
+    return _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _interleaved(bands: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
