@@ -6,6 +6,8 @@ threads would be stopped together, again and again, in the middle of a batch.
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,27 @@ def use_cores() -> None:
     """Let torch compute with as many threads as there are cores to use, unless the environment says how many."""
     if not any(name in os.environ for name in _CHOSEN):
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+
+
+def compute_with(threads: int) -> None:
+    """Let torch use so many threads in this one, whatever is said in others."""
+    torch.get_num_threads()  # a thread that has never asked would still take the number that was set last, anywhere
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Torch starts no threads within, for small work beside that of others.
+
+    Each thread that computes gets a team of OpenMP's own, which stays. Once there are more of these than cores, all of
+    them sleep after every step: with four threads that resize pictures a detector takes twice as long (docs/log.md).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def usable_cores(*, cgroup: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
 from models.alignment import OVERSAMPLING, AlignmentConfig
+from models.cores import on_one_core
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -102,7 +103,8 @@ class Preprocess(nn.Module):
         """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing; channels last in memory."""
         # Pictures may come as read-only or negative-stride views, which torch refuses: these alone are copied.
         pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)  # (3, h, w)
-        return self._squash(pixels.unsqueeze(0)).squeeze(0)
+        with on_one_core():
+            return self._squash(pixels.unsqueeze(0)).squeeze(0)
 
     def resize_mask(self, mask: NDArray[np.bool_]) -> Tensor:
         """(h, w) bool -> (s, s) bool, true where at least half of the pixel's area is.

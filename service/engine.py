@@ -20,9 +20,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from models.artifact import Artifact
+from models.cores import compute_with
 from service.errors import DeadlinePassed, EngineStopped, QueueFull
 from service.runs import Begun, Outcome, Reading, Runs
 from service.worker import Worker
@@ -56,6 +58,7 @@ class Engine:
         self._in_hand: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[_Part]] = OrderedDict()
         self._under_way: deque[tuple[list[_Part], Begun]] = deque()  # in the thread only
+        self._threads = torch.get_num_threads()
         self._worker = Worker("engine", self._run, abandon=self._abandon)
         self._work = self._worker.changed
 
@@ -122,6 +125,7 @@ class Engine:
         return await answer
 
     def _run(self) -> None:
+        compute_with(self._threads)
         while batch := self._next_batch():
             self._begin(batch)
             while self._under_way:

@@ -17,6 +17,7 @@ from torch import nn
 
 from models.artifact import Artifact, load
 from models.backbone import Backbone
+from models.cores import compute_with
 from models.cuda_lane import give_back_memory
 from models.errors import ArtifactTooLarge
 from models.fused_backbone import FusedBackbone
@@ -53,6 +54,7 @@ class Memory:
         self.device = device
         self.precision = precision
         self.budget = budget
+        self._threads = torch.get_num_threads()  # convolutions are laid out for that many
         self._loaded: OrderedDict[Key, _Loaded] = OrderedDict()  # last used last
         self._coming: dict[Key, Future[Artifact]] = {}
         self._backbones: WeakValueDictionary[str, Backbone | FusedBackbone] = WeakValueDictionary()
@@ -141,6 +143,7 @@ class Memory:
             detector.backbone = shared
         if sacrifices == 0:
             self._check_room(as_read)
+        compute_with(self._threads)
         try:
             artifact = artifact.ready(self.device, precision=self.precision)
         except ArtifactTooLarge:

@@ -1,12 +1,13 @@
 """How many threads torch gets."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from models import cores
-from models.cores import usable_cores, use_cores
+from models.cores import compute_with, on_one_core, usable_cores, use_cores
 
 
 @pytest.fixture
@@ -54,3 +55,24 @@ def test_torch_gets_no_more_threads_than_there_are_cores_unless_told(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_small_work_is_done_on_one_core_and_the_thread_has_its_own_number_again() -> None:
+    before = torch.get_num_threads()
+    with on_one_core():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_a_new_thread_computes_with_what_it_is_told_whatever_others_do() -> None:
+    """torch gives a thread that has never asked the number that was set last, anywhere."""
+    before = torch.get_num_threads()
+
+    def asked() -> int:
+        compute_with(3)
+        return torch.get_num_threads()
+
+    with on_one_core(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asked).result() == 3
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
