@@ -91,6 +91,7 @@ def _add_how(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--passes", type=int, default=3, help="in a turn at most, of which the median counts")
     how.add_argument("--fits", type=int, default=1, help="how often each is fitted")
     how.add_argument("--loads", type=int, default=3, help="how often each is loaded, in a new process each time")
+    how.add_argument("--peers-as-installed", action="store_true", help="glibc gives their memory back, as by default")
     how.add_argument("--memory-gb", type=float, default=12.0, help="of resident memory: who takes more is killed")
 
 
@@ -184,6 +185,7 @@ def prepared(
         fits=given.fits,
         loads=given.loads,
         passes=given.passes,
+        peers_keep_memory=not given.peers_as_installed,
         progress=progress,
     )
 

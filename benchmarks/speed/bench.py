@@ -42,6 +42,7 @@ class Bench:
     fits: int
     loads: int
     passes: int
+    peers_keep_memory: bool
     progress: Progress
 
     def worker(
@@ -139,7 +140,7 @@ class Bench:
                 return Load(arch, contestant.name, error=reason), None
             told["artifact"] = fit.artifacts[contestant.artifact]
         # The others ask for it themselves.
-        variables = memory_kept() if contestant.role == "peer" else {}
+        variables = memory_kept() if contestant.role == "peer" and self.peers_keep_memory else {}
         seconds, first = [], []
         for number in range(self.loads):
             worker = self.worker(contestant.script, contestant.environment, place, variables)
