@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from reduced_jpeg import rank_correlation
 from torch import Tensor
 
 from models.artifact import load
@@ -53,10 +54,6 @@ def scores(detector: Detector, tiles: Tensor, dtype: torch.dtype) -> np.ndarray:
     return torch.cat([ready(batch).score for batch in tiles.split(_BATCH)]).numpy()
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    return values.argsort().argsort()
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,7 +87,7 @@ def main() -> None:
     for (label, dtype), these in found.items():
         reference = found["float32", dtype]
         change = np.abs(these / reference - 1)
-        correlation = np.corrcoef(ranks(these), ranks(reference))[0, 1]
+        correlation = rank_correlation(these, reference)
         figures = f"{change.max():.1e} | {change.mean():.1e} | {correlation:.6f} | {image_auroc(these, defective):.5f}"
         print(f"| {label} | {str(dtype).removeprefix('torch.')} | {figures} |")
 

@@ -87,14 +87,12 @@ def fit_gaussian(
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
     assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
     groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
+    moments = moments_of(joining, groups, device=device, progress=progress)
+
     gone = [None] if folds is None else [None, *range(len(groups))]
-
-    def matrices() -> list[Tensor]:  # what they are made of is several times as large, and gone with this
-        moments = moments_of(joining, groups, device=device, progress=progress)
-        covariances = [moments.covariance(without=group) for group in gone]
-        return whitenings_of(covariances, epsilon=epsilon, dimensions=config.dimensions)
-
-    whole, *blind = (_levelwise(matrix.to(device), scorer.channels) for matrix in matrices())
+    covariances = [moments.covariance(without=group) for group in gone]
+    matrices = whitenings_of(covariances, epsilon=epsilon, dimensions=config.dimensions)
+    whole, *blind = (_levelwise(matrix.to(device), scorer.channels) for matrix in matrices)
     _store_whitening(scorer, whole, features, everyone)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 
