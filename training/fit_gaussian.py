@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from models.compact_gaussian import CompactGaussian, Pooling, filled_rows
+from models.compact_gaussian import CompactGaussian, CompactGaussianConfig, Pooling, filled_rows
 from models.errors import DatasetError
 from models.pooling import pooled
 from models.products import product
@@ -29,7 +29,7 @@ from training.folds import merged
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
-from training.whitening import moments_of, whitening_of, whitenings_of
+from training.whitening import moments_of, whitenings_of
 
 _STEPS = 127  # from nothing to a direction's largest number, in int8
 _MOST_FOLDS = 20  # each costs as many decompositions as the fit itself
@@ -87,12 +87,14 @@ def fit_gaussian(
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
     assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
     groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
-    moments = moments_of(joining, groups, device=device, progress=progress)
 
-    gone = [None] if folds is None else [None, *range(len(groups))]
-    covariances = [moments.covariance(without=group) for group in gone]
-    matrices = whitenings_of(covariances, epsilon=epsilon, dimensions=config.dimensions)
-    whole, *blind = (_levelwise(matrix.to(device), scorer.channels) for matrix in matrices)
+    def whitenings() -> list[list[Tensor]]:  # moments are several times as large, and gone with this
+        moments = moments_of(joining, groups, device=device, progress=progress)
+        gone = [None] if folds is None else [None, *range(len(groups))]
+        matrices = whitenings_of(moments, gone, epsilon=epsilon, dimensions=config.dimensions)
+        return [_levelwise(matrix.to(device), scorer.channels) for matrix in matrices]
+
+    whole, *blind = whitenings()
     _store_whitening(scorer, whole, features, everyone)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 
@@ -104,13 +106,10 @@ def fit_gaussian(
         scorer.corrections[block.positions] = corrections.cpu()
         if folds is not None:
             within[:, block.positions] = residual(z, directions, corrections, shrinkage=config.shrinkage).T.cpu()
+        del z  # each fold has another one
         for held, matrix in zip(groups, blind, strict=False):
-            known = np.setdiff1d(everyone, held)
-            z = _whitened(joining, block, rows, known, matrix)
-            directions, corrections = shortened(*leading(z[:, known], config.rank), config.shrinkage)
-            distances = residual(z[:, held], directions, corrections, shrinkage=config.shrinkage)
-            outside[held, block.positions] = distances.T.cpu()
-        return len(z)
+            outside[held, block.positions] = _unseen(joining, block, rows, held, matrix, config)
+        return len(directions)
 
     with progress.step("gaussian", height * width) as step:
         for done in in_parallel(fit, list(joining.blocks(count)), device=device):
@@ -140,9 +139,9 @@ def scan(
     `settings` are pairs of shrinkage and rank.
     """
     joining = Joining(features, pooling)
-    covariance = moments_of(joining, [known], device=device, progress=progress).covariance()
-    whole = whitening_of(covariance, epsilon=epsilon, dimensions=dimensions).to(device)
-    whitening = _levelwise(whole, features.channels)
+    moments = moments_of(joining, [known], device=device, progress=progress)
+    (whole,) = whitenings_of(moments, [None], epsilon=epsilon, dimensions=dimensions)
+    whitening = _levelwise(whole.to(device), features.channels)
     height, width = features.grids[0]
     maps = torch.empty(len(settings), len(asked), height * width)
     both, most = np.concatenate([known, asked]), max(rank for _, rank in settings)
@@ -161,6 +160,21 @@ def scan(
         for done in in_parallel(ask, list(joining.blocks(len(both))), device=device):
             step.advance(by=done)
     return maps.view(len(settings), len(asked), height, width)
+
+
+def _unseen(
+    joining: Joining,
+    block: Block,
+    rows: Sequence[Tensor],
+    held: Indices,
+    whitening: Sequence[Tensor],
+    config: CompactGaussianConfig,
+) -> Tensor:
+    """Distances (m, positions) of the pictures at `held` under a Gaussian of the others, as `whitening` is."""
+    known = np.setdiff1d(np.arange(rows[0].shape[1]), held)
+    z = _whitened(joining, block, rows, known, whitening)
+    directions, corrections = shortened(*leading(z[:, known], config.rank), config.shrinkage)
+    return residual(z[:, held], directions, corrections, shrinkage=config.shrinkage).T.cpu()
 
 
 def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:

@@ -3,7 +3,8 @@
 `models.pooling` and `models.mfcsam.concatenate` do the same for whole pictures. Both are linear and separable, so
 each is a few small matrices, for rows and for columns, made by running the originals on a basis. What is linear too
 may be done between two of them: `near` has a row of the fine grid, but each level's own columns, a quarter as many for
-the third level, and `spread` upsamples what becomes of them.
+the third level, and `spread` upsamples what becomes of them. Where only a sum over all positions is wanted, nothing is
+upsampled: `meeting` has what one level comes to at the places of another.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.pooling import pooled
@@ -30,15 +32,23 @@ class Block:
     positions: slice
 
 
+@dataclass(frozen=True)
+class Patch:
+    """Places `columns` of `row` of a level's own grid."""
+
+    level: int
+    row: int
+    columns: slice
+
+
 class Joining:
     """The embedding y of chosen positions: levels pooled by `pooling`, joined on the first one's grid."""
 
     def __init__(self, features: Features, pooling: int) -> None:
         self.features = features
         height, width = features.grids[0]
-        self._rows = [_operator(h, height, pooling) for h, _ in features.grids]
-        self._pooled_columns = [_operator(w, w, pooling) for _, w in features.grids]
-        self._columns = [_operator(w, width, 1) for _, w in features.grids]
+        self._pool = [(_operator(h, h, pooling), _operator(w, w, pooling)) for h, w in features.grids]
+        self._up = [(_operator(h, height, 1), _operator(w, width, 1)) for h, w in features.grids]
 
     def blocks(self, images: int, *, matrix_bytes: int = 0) -> Iterator[Block]:
         """All positions, as many at a time as bounded memory allows for that many `images`.
@@ -47,40 +57,50 @@ class Joining:
         """
         height, width = self.features.grids[0]
         each = max(4 * images * sum(self.features.channels), matrix_bytes)
-        pieces = -(-width // max(1, min(width, _BLOCK_BYTES // each)))
-        step = -(-width // pieces)  # pieces of about equal length: where they meet, work is done twice
         for row in range(height):
-            for start in range(0, width, step):
-                stop = min(start + step, width)
-                yield Block(row, slice(start, stop), slice(row * width + start, row * width + stop))
+            for part in _pieces(width, _BLOCK_BYTES // each):
+                yield Block(row, part, slice(row * width + part.start, row * width + part.stop))
+
+    def patches(self, images: int) -> Iterator[Patch]:
+        """All places of all levels, as many at a time as bounded memory allows for that many `images`."""
+        most = _BLOCK_BYTES // (4 * images * sum(self.features.channels))
+        for level, (height, width) in enumerate(self.features.grids):
+            for row in range(height):
+                yield from (Patch(level, row, part) for part in _pieces(width, most))
+
+    def own(self, patch: Patch, images: Indices, device: torch.device) -> Tensor:
+        """The patch's level there, pooled, of the pictures at `images`: (k, m, c)."""
+        rows, columns = self._pool[patch.level]
+        return self._resampled(patch.level, rows[patch.row], columns[patch.columns], images, device)
+
+    def meeting(self, level: int, patch: Patch, images: Indices, device: torch.device) -> Tensor:
+        """What another level comes to at a patch, (k, m, c), of the pictures at `images`.
+
+        Its products with `own`, added over all of a level's patches, are those of the two levels, pooled and
+        upsampled, added over all positions.
+        """
+        (rows, columns), (up_rows, up_columns) = self._pool[level], self._up[level]
+        its_rows, its_columns = self._up[patch.level]
+        down = its_rows[:, patch.row] @ up_rows @ rows
+        across = its_columns[:, patch.columns].T @ up_columns @ columns
+        return self._resampled(level, down, across, images, device)
 
     def near(self, block: Block, images: Indices, device: torch.device) -> list[Tensor]:
         """The levels of the pictures at `images` on a block's row, pooled, in their own columns: (w', m, c_l) each.
 
         w' are those columns that the block's positions take part of.
         """
-        pictures = _as_slice(self.features.places(images))
         found = []
-        for level, (array, rows) in enumerate(zip(self.features.arrays, self._rows, strict=True)):
-            across = self._pooled_columns[level][self._seen(level, block)]  # (w', w_l)
-            down, wide = rows[block.row : block.row + 1], _support(across)
-            high = _support(down)
-            seen = (torch.from_numpy(line[:, pictures]).to(device) for line in array[high, wide])  # (w'', m, c_l) each
-            row = sum(weight * line for weight, line in zip(down[0, high].tolist(), seen, strict=True))
-            assert isinstance(row, Tensor), "a row of the fine grid has neighbours on each level"
-            across = across[:, wide].to(device)
-            found.append((across @ row.flatten(1)).view(-1, *row.shape[1:]))
+        for level, ((rows, columns), (up_rows, _)) in enumerate(zip(self._pool, self._up, strict=True)):
+            across = columns[self._seen(level, block)]  # (w', w_l)
+            found.append(self._resampled(level, up_rows[block.row] @ rows, across, images, device))
         return found
-
-    def across(self, level: int, block: Block) -> Tensor:
-        """What upsamples a level along the block's row, (k, w'): k positions from the columns that `near` gives."""
-        return self._columns[level][block.columns, self._seen(level, block)]
 
     def spread(self, level: int, block: Block, row: Tensor) -> Tensor:
         """What is linear in `near`'s answer, (w', m, c), at the block's positions: (k, m, c)."""
         if level == 0:  # the finest: it has a column for each position
             return row
-        across = self.across(level, block).to(row)
+        across = self._up[level][1][block.columns, self._seen(level, block)].to(row)
         return (across @ row.flatten(1)).view(-1, *row.shape[1:])
 
     def embed(self, block: Block, images: Indices, device: torch.device) -> Tensor:
@@ -88,8 +108,30 @@ class Joining:
         rows = self.near(block, images, device)
         return torch.cat([self.spread(level, block, row) for level, row in enumerate(rows)], dim=2)
 
+    def _resampled(self, level: int, down: Tensor, across: Tensor, images: Indices, device: torch.device) -> Tensor:
+        """A level's rows weighted by `down` (h,) and added, its columns by `across` (k, w): (k, m, c)."""
+        pictures = _as_slice(self.features.places(images))
+        high, wide = _support(down.unsqueeze(0)), _support(across)
+
+        def taken(line: NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(line[:, pictures]).to(device)  # (w', m, c)
+
+        (weight, line), *others = zip(down[high].tolist(), self.features.arrays[level][high, wide], strict=True)
+        row: Tensor = weight * taken(line)
+        for weight, line in others:
+            row.add_(taken(line), alpha=weight)  # in place: pages that are new cost more than sums
+        return (across[:, wide].to(device) @ row.flatten(1)).view(-1, *row.shape[1:])
+
     def _seen(self, level: int, block: Block) -> slice:
-        return _support(self._columns[level][block.columns])
+        return _support(self._up[level][1][block.columns])
+
+
+def _pieces(length: int, most: int) -> Iterator[slice]:
+    """A row in pieces of about equal length, `most` or 1: where they meet, work is done twice."""
+    count = -(-length // max(1, min(length, most)))
+    step = -(-length // count)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def _as_slice(places: Indices) -> Indices | slice:

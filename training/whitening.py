@@ -4,10 +4,8 @@ One walk over the positions sums up what is needed for any part of the pictures,
 second one. No sum depends on the number of threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from models.errors import RecipeError
 from models.products import product
 from training.arrays import Indices
-from training.joining import Block, Joining
+from training.joining import Joining, Patch
 from training.parallel import in_parallel
 from training.progress import Progress
 
@@ -27,60 +25,58 @@ _PARTS = 16  # of the sum over positions, so that it does not depend on the numb
 
 @dataclass(frozen=True)
 class Moments:
-    """What whitenings are made of: the scatter of each group of pictures and that of its sum over them, in one walk.
+    """What whitenings are made of: the scatter of all pictures about their mean, and each group's share in it.
 
-    Both are of y less the mean of all, summed over `positions`: (g, d, d) float64.
+    That is what goes with the group: its own scatter, and that of the others' mean. Both are summed over `positions`,
+    for each pair of levels: (c_l, c_m) and (g, c_l, c_m) float64.
     """
 
     counts: tuple[int, ...]
     positions: int
-    scatters: Tensor
-    sums: Tensor
+    scatter: Pairs
+    shares: Pairs
 
     def covariance(self, *, without: int | None = None) -> Tensor:
         """The covariance of the pictures, but for one group, about their own means, averaged over positions; (d, d)."""
-        kept = [group for group in range(len(self.counts)) if group != without]
-        count = sum(self.counts[group] for group in kept)
-        scatter = self.scatters[kept].sum(0)
-        if without is not None:  # all sum up to nothing, so what is left sums up to what has gone
-            scatter = scatter - self.sums[without] / count
-        return scatter / (max(count - 1, 1) * self.positions)
+        if without is None:
+            count, left = sum(self.counts), self.scatter
+        else:
+            count = sum(self.counts) - self.counts[without]
+            left = {pair: scatter - self.shares[pair][without] for pair, scatter in self.scatter.items()}
+        return _whole(left).div_(max(count - 1, 1) * self.positions)
 
 
 @torch.inference_mode()
 def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.device, progress: Progress) -> Moments:
     """The moments of groups of pictures, about the mean of them all.
 
-    Upsampling is linear: the scatter of levels at the fine grid's positions is that of their own columns, weighted.
+    Upsampling is linear: the scatter of levels at the fine grid's positions is that of their own places, weighted.
     """
     channels, (height, width) = joining.features.channels, joining.features.grids[0]
-    everyone = np.concatenate(list(groups))
-    bounds = np.cumsum([0, *(len(group) for group in groups)])
-    blocks = list(joining.blocks(len(everyone)))
-    parts = [blocks[part::_PARTS] for part in range(min(_PARTS, len(blocks)))]
+    everyone = np.sort(np.concatenate(list(groups)))  # in order: such pictures are read without a copy
+    places = [np.searchsorted(everyone, group) for group in groups]
+    patches = list(joining.patches(len(everyone)))
+    parts = [patches[part::_PARTS] for part in range(min(_PARTS, len(patches)))]
 
-    def walk(part: list[Block]) -> tuple[Pairs, Tensor]:
-        total = _zeros(len(groups), channels, torch.float32, device)
-        sums = []
-        for block in part:
-            rows = [row - row.mean(1, keepdim=True) for row in joining.near(block, everyone, device)]
-            spans = list(pairwise(bounds))
-            _add_scatter(total, rows, spans, _overlaps(joining, block, device))
-            summed = [torch.stack([row[:, start:stop].sum(1) for start, stop in spans], dim=1) for row in rows]
-            spread = [joining.spread(level, block, row) for level, row in enumerate(summed)]
-            sums.append(torch.cat(spread, dim=2))  # (k, g, d)
-        together = torch.cat(sums).unbind(1)  # g times (positions, d)
-        return total, torch.stack([product(each.T, each.T) for each in together]).cpu()
+    def walk(part: list[Patch]) -> Pairs:
+        total = _zeros(len(groups) + 1, channels, torch.float32, device)
+        for patch in part:
+            right = _centred(joining.own(patch, everyone, device))
+            for level in range(patch.level):
+                left = _centred(joining.meeting(level, patch, everyone, device))
+                _add_shares(total[level, patch.level], left, right, places)
+            left = right if patch.level == 0 else _centred(joining.meeting(patch.level, patch, everyone, device))
+            _add_shares(total[patch.level, patch.level], left, right, places)
+        return total
 
-    scatters = _zeros(len(groups), channels, torch.float64, torch.device("cpu"))
-    outer = torch.zeros(len(groups), sum(channels), sum(channels), dtype=torch.float64)
+    shares = _zeros(len(groups) + 1, channels, torch.float64, torch.device("cpu"))
     with progress.step("covariance", len(parts)) as step:
-        for part_scatters, part_outer in in_parallel(walk, parts, device=device):
-            for pair, scatter in part_scatters.items():
-                scatters[pair] += scatter.cpu()
-            outer += part_outer
+        for found in in_parallel(walk, parts, device=device):
+            for pair, share in shares.items():
+                share += found.pop(pair).cpu()
             step.advance()
-    return Moments(tuple(len(group) for group in groups), height * width, _whole(scatters), outer)
+    scatter = {pair: share[:-1].sum(0) - share[-1] for pair, share in shares.items()}
+    return Moments(tuple(len(group) for group in groups), height * width, scatter, shares)
 
 
 def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: torch.device) -> Pairs:
@@ -92,60 +88,68 @@ def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: tor
     }
 
 
-def _overlaps(joining: Joining, block: Block, device: torch.device) -> Pairs:
-    """How much the columns of two levels have in common over a block's positions: (w'_m, w'_l)."""
-    across = [joining.across(level, block).to(device) for level in range(3)]
-    return {(l, m): across[m].T @ across[l] for m in range(3) for l in range(m + 1)}
+def _centred(row: Tensor) -> Tensor:
+    """Less the mean of its pictures, in place."""
+    return row.sub_(row.mean(1, keepdim=True))
 
 
-def _add_scatter(total: Pairs, rows: Sequence[Tensor], spans: Sequence[tuple[int, int]], overlaps: Pairs) -> None:
-    """Add Σ y·yᵀ over a block's positions, a span of the pictures at a time, from its levels' rows (w'_l, n, c_l)."""
-    for (l, m), overlap in overlaps.items():
-        finer = (overlap @ rows[l].flatten(1)).view(len(overlap), *rows[l].shape[1:])  # in the coarser one's columns
-        for group, (start, stop) in enumerate(spans):
-            left, right = finer[:, start:stop].flatten(0, 1), rows[m][:, start:stop].flatten(0, 1)
-            total[l, m][group] += product(left.T, right.T)
+def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Indices]) -> None:
+    """Add to `total` (g + 1, c_l, c_m) each group's share, and then how much of all is of the others' means.
+
+    `left` (k, n, c_l) and `right` (k, n, c_m) sum up to nothing over all n pictures, so what is left sums up to what
+    has gone: that mean is as good as one more picture of the group.
+    """
+    means = []
+    for group, places in enumerate(groups):
+        sides = [side[:, places] for side in (left, right)]
+        others = max(1, left.shape[1] - len(places))
+        means.append([side.sum(1, keepdim=True) / others**0.5 for side in sides])
+        a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(sides, means[-1], strict=True))
+        total[group] += product(a.T, b.T)
+    a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(*means, strict=True))
+    total[-1] += product(a.T, b.T)
 
 
-def _whole(scatters: Pairs) -> Tensor:
-    """Pairs of levels as one symmetric matrix a group: (g, d, d)."""
-    upper = [[scatters[min(l, m), max(l, m)] for m in range(3)] for l in range(3)]
-    rows = [
-        torch.cat([part if l <= m else part.mT for m, part in enumerate(row)], dim=2) for l, row in enumerate(upper)
-    ]
-    return torch.cat(rows, dim=1)
+def _whole(scatter: Pairs) -> Tensor:
+    """Pairs of levels as one symmetric matrix, (d, d)."""
+    upper = [[scatter[min(l, m), max(l, m)] for m in range(3)] for l in range(3)]
+    return torch.cat(
+        [torch.cat([part if l <= m else part.T for m, part in enumerate(row)], dim=1) for l, row in enumerate(upper)]
+    )
 
 
-def whitenings_of(covariances: Sequence[Tensor], *, epsilon: float, dimensions: int) -> list[Tensor]:
-    """`whitening_of` each; side by side, and each in a thread of its own: no digit depends on how many there are."""
-    work = partial(_whitening, epsilon=epsilon, dimensions=dimensions)
-    return list(in_parallel(work, covariances, device=torch.device("cpu")))
+def whitenings_of(moments: Moments, gone: Sequence[int | None], *, epsilon: float, dimensions: int) -> Iterator[Tensor]:
+    """W (d, k) float32 of (S̄ + εI) for each of the groups `gone`: S̄ is the covariance without it, k `dimensions` of
+    its directions.
 
+    They are made side by side, each in a thread of its own: no digit depends on how many there are.
 
-def whitening_of(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
-    """W (d, k) float32 of (S̄ + εI), S̄ (d, d) float64 being the average covariance, k `dimensions` of its directions.
-
-    It is turned, which changes no distance, until its transpose is upper triangular: many products are with zeros.
+    W is turned, which changes no distance, until its transpose is upper triangular: many products are with zeros.
 
     Kept are the narrowest of those that vary by more than ε: defects show where good parts differ little
     (docs/log.md), but in a direction that hardly exists, ε is all there is.
     """
-    return whitenings_of([covariance], epsilon=epsilon, dimensions=dimensions)[0]
+
+    def work(group: int | None) -> Tensor:
+        return _whitening(moments.covariance(without=group), epsilon=epsilon, dimensions=dimensions)
+
+    return in_parallel(work, gone, device=torch.device("cpu"))
 
 
 def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
-    d = len(covariance)
-    regular = covariance + epsilon * torch.eye(d, dtype=covariance.dtype)
-    if not regular.isfinite().all():  # which eigh answers with an error of its own
+    """W of a covariance, which is used up: in as little memory as there may be, since several are at it."""
+    covariance.diagonal().add_(epsilon)
+    if not covariance.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
-    values, vectors = torch.linalg.eigh(regular)
+    values, vectors = torch.linalg.eigh(covariance)
     if not (values > 0).all():
         raise RecipeError(
             f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
             f"{float(values.min()):.3g}). Raise scorer.epsilon."
         )
     faint = int((values < 2 * epsilon).sum())
-    order = [*range(faint, d), *range(faint - 1, -1, -1)][:dimensions]
-    kept: Tensor = (vectors * values.rsqrt())[:, order]  # (d, k)
+    order = [*range(faint, len(values)), *range(faint - 1, -1, -1)][:dimensions]
+    kept: Tensor = vectors.mul_(values.rsqrt())[:, order]  # (d, k)
+    del vectors
     triangular: Tensor = torch.linalg.qr(kept.T, mode="r").R
-    return triangular.triu().T.float()
+    return triangular.triu_().T.float()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from training.features import Features
 from training.joining import Joining
 from training.progress import Progress
-from training.whitening import moments_of, whitening_of
+from training.whitening import moments_of, whitenings_of
 
 CPU = torch.device("cpu")
 D = 12  # channels of `some_features`
@@ -27,6 +27,13 @@ def average_covariance(y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.mean([np.cov(here, rowvar=False) for here in y], axis=0))
 
 
+def whitening_of(joining: Joining, *, epsilon: float, dimensions: int) -> torch.Tensor:
+    """That of all pictures."""
+    moments = moments_of(joining, [np.arange(joining.features.count)], device=CPU, progress=Progress.silent())
+    (found,) = whitenings_of(moments, [None], epsilon=epsilon, dimensions=dimensions)
+    return found
+
+
 def test_moments_of_groups_add_up_to_those_of_all(some_features: SomeFeatures) -> None:
     joining = Joining(some_features(11), 3)
     groups = [np.array([3, 0, 7]), np.array([1, 2, 9, 10]), np.array([4, 5, 6, 8])]
@@ -42,8 +49,7 @@ def test_fewer_dimensions_keep_the_narrowest_that_are_more_than_epsilon(
     some_features: SomeFeatures, epsilon: float
 ) -> None:
     joining = Joining(some_features(30), 3)
-    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance()
-    whole, part = (whitening_of(covariance, epsilon=epsilon, dimensions=kept).double() for kept in (D, 4))
+    whole, part = (whitening_of(joining, epsilon=epsilon, dimensions=kept).double() for kept in (D, 4))
     average = torch.from_numpy(average_covariance(embedded(joining))) + epsilon * torch.eye(D)
     torch.testing.assert_close(whole.T @ average @ whole, torch.eye(D).double(), rtol=0, atol=1e-4)
     variances, directions = torch.linalg.eigh(average)  # ascending
@@ -56,8 +62,7 @@ def test_fewer_dimensions_keep_the_narrowest_that_are_more_than_epsilon(
 
 def test_a_whitening_holds_nothing_for_a_finer_level_past_its_own_channels(some_features: SomeFeatures) -> None:
     joining = Joining(some_features(30), 1)
-    covariance = moments_of(joining, [np.arange(30)], device=CPU, progress=Progress.silent()).covariance()
     for dimensions in (D, 4):
-        whitening = whitening_of(covariance, epsilon=0.01, dimensions=dimensions)
+        whitening = whitening_of(joining, epsilon=0.01, dimensions=dimensions)
         assert torch.equal(whitening.T, whitening.T.triu())
         assert whitening.any(dim=0).all()
