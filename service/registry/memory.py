@@ -137,7 +137,7 @@ class Memory:
         detector = artifact.detector
         # With the size, because weights lie in memory as suits pictures of it.
         digest = f"{fingerprint(detector.backbone.state_dict())} {detector.preprocess.config.image_size}"
-        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, never larger
+        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, and is hardly ever larger
         shared = self._backbones.get(digest)
         if shared is not None:
             detector.backbone = shared
