@@ -5,6 +5,7 @@ It may be lost or damaged, or find no room, at the price of being compiled again
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -19,7 +20,8 @@ from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-_LOG = logging.getLogger("jigsight")
+logger = logging.getLogger(__name__)
+_LONG = 1.0  # seconds, where code that is kept takes tenths
 _LINE = 64  # bytes of memory that a processor fetches at a time
 # Sums may be taken in any order. What is not a number stays that: it is a fault and must not pass for a distance.
 _FAST = {"reassoc", "contract", "nsz"}
@@ -58,7 +60,7 @@ def can_run() -> bool:
     try:
         numba.set_num_threads(1)
     except ValueError:
-        _LOG.warning("numba finds no OpenMP here: the detector is slower without it.")
+        logger.warning("numba finds no OpenMP here: the detector is slower without it.")
         return False
     finally:
         torch.set_num_threads(threads)  # which starting numba's threads sets to the number of cores
@@ -75,18 +77,22 @@ def run(loops: Callable[..., None], *arguments: Any) -> None:
 
 def warm_up(call: Callable[[], object]) -> None:
     """Make a call that compiles what it calls, so that no picture waits for it; whatever the cache holds."""
+    started = time.perf_counter()
     try:
         call()
     except Exception as error:  # numba lets through whatever reading or writing the cache raises
         said = str(error).partition("\n")[0]
-        _LOG.warning("numba's cache cannot be used (%s: %s): compiling anew.", type(error).__name__, said)
+        logger.warning("numba's cache cannot be used (%s: %s): compiling anew.", type(error).__name__, said)
         for each in _all:
             try:
                 each.recompile()  # which empties its cache
             except Exception:
-                _LOG.debug("the cache of %s stays as it is", each.__name__)
+                logger.debug("the cache of %s stays as it is", each.__name__)
             each._cache = NullCache()
         call()
+    took = time.perf_counter() - started
+    if took > _LONG:
+        logger.info("compiled loops for this processor in %.0f s; it is done once, where numba can keep them", took)
 
 
 def numbers(tensor: Tensor) -> NDArray[Any]:
