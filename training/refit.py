@@ -10,7 +10,7 @@ from models.detector import DetectorConfig
 from models.errors import ArtifactError, DatasetError, RecipeError
 from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
-from training.datasets import added_images, training_images
+from training.datasets import added_images, check_enough, too_few, training_images
 from training.loop import Devices
 from training.outcome import conclude
 from training.picture_files import fingerprint
@@ -66,7 +66,8 @@ def refit_category(
         "recipe": recipe.model_dump(mode="json"),
         "packages": packages(),
     }
-    manifest, warnings = manifest.model_copy(update=refitted), (warning, _fewer(artifact, len(paths)))
+    manifest = manifest.model_copy(update=refitted)
+    warnings = (warning, too_few(len(paths)), _fewer(artifact, len(paths)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 
@@ -110,6 +111,7 @@ def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
                     "low: remove one."
                 )
             paths.append(path)
+    check_enough(paths)
     return paths
 
 

@@ -87,8 +87,18 @@ def test_fewer_pictures_than_before_are_told(
     ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
 ) -> None:
     first = train(ask())
-    result = refit(first, data=some(samples, tmp_path / "few", slice(0, 5)))
-    assert "5 good images are fewer than the 12" in result.warnings[-1]
+    result = refit(first, data=some(samples, tmp_path / "few", slice(0, 8)))
+    assert "8 good images are fewer than the 12" in result.warnings[-1]
+
+
+def test_too_few_pictures_are_refused_however_many_there_were(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first = train(ask())
+    few, more = some(samples, tmp_path / "few", slice(0, 5)), some(samples, tmp_path / "more", slice(5, 8))
+    with pytest.raises(DatasetError, match="5 pictures of good parts are too few"):
+        refit(first, data=few)
+    assert refit(first, data=few, added=[more]).artifact.is_file()
 
 
 def test_a_picture_that_comes_twice_is_refused(
