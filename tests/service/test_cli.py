@@ -34,12 +34,13 @@ def files(tmp_path: Path, good: Picture, bad: Picture) -> dict[str, Path]:
     paths = {name: tmp_path / f"{name}.png" for name in contents}
     for name, data in contents.items():
         paths[name].write_bytes(data)
-    return paths | {"missing": tmp_path / "missing.png"}
+    Image.new("RGB", (40, 31)).save(tmp_path / "tiny.png")
+    return paths | {name: tmp_path / f"{name}.png" for name in ("tiny", "missing")}
 
 
 @pytest.mark.parametrize(
     ("names", "code"),
-    [(["good"], 0), (["good", "bad"], 1), (["good", "text"], 2), (["bad", "missing"], 2), (["cut"], 2)],
+    [(["good"], 0), (["good", "bad"], 1), (["good", "text"], 2), (["bad", "missing"], 2), (["cut"], 2), (["tiny"], 2)],
 )
 def test_exit_codes(app: typer.Typer, artifact_path: Path, files: dict[str, Path], names: list[str], code: int) -> None:
     outcome = CliRunner().invoke(app, ["inspect", str(artifact_path), *(str(files[name]) for name in names)])

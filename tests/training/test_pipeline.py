@@ -228,5 +228,5 @@ def test_every_picture_that_cannot_be_used_is_named_at_once(
     Image.new("RGB", (1, 1)).save(good / "dot.png")
     with pytest.raises(DatasetError, match="3 of 15 pictures") as refusal:
         train(ask(data=data))
-    for name in ("text.png", "empty.png", "dot.png: it is 1x1 pixels"):
+    for name in ("text.png", "empty.png", "dot.png: The picture is 1x1 pixels"):
         assert name in str(refusal.value)
