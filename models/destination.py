@@ -1,6 +1,9 @@
-"""Whether a result can be written, asked before the hours that it takes; nothing is made or changed by asking."""
+"""Whether a result can be written, asked before the hours that it takes; nothing is left or changed by asking.
 
-import os
+It is tried, not looked up: root may write anywhere, as the permissions have it, and yet nowhere on a read-only disk.
+"""
+
+import tempfile
 from pathlib import Path
 
 from models.errors import JigSightError
@@ -12,8 +15,11 @@ def check_file(path: Path, *, option: str) -> None:
         raise JigSightError(f"{path} is a folder, and {option} writes a file. Give a file's name.")
     if not path.exists():
         check_folder(path.parent, option=option)
-    elif not os.access(path, os.W_OK):
-        raise JigSightError(f"{path} may not be written to. Give {option} another file.")
+        return
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise JigSightError(f"{path} cannot be written to ({error.strerror}). Give {option} another file.") from error
 
 
 def check_folder(path: Path, *, option: str) -> None:
@@ -21,5 +27,9 @@ def check_folder(path: Path, *, option: str) -> None:
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not there.is_dir():
         raise JigSightError(f"{path} cannot be a folder: {there} is a file. Give {option} another place.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise JigSightError(f"Nothing can be written in {there}. Give {option} another place.")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise JigSightError(
+            f"Nothing can be written in {there} ({error.strerror}). Give {option} another place."
+        ) from error
