@@ -24,12 +24,18 @@ def check_file(path: Path, *, option: str) -> None:
 
 def check_folder(path: Path, *, option: str) -> None:
     """Raise JigSightError unless files can be written into the folder, or it can be made."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise JigSightError(f"{path} cannot be a folder: {there} is a file. Give {option} another place.")
+    there = check_no_file(path, option=option)
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise JigSightError(
             f"Nothing can be written in {there} ({error.strerror}). Give {option} another place."
         ) from error
+
+
+def check_no_file(path: Path, *, option: str) -> Path:
+    """The folder itself, or the nearest that there is above it. Raise JigSightError if a file is in its way."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise JigSightError(f"{path} cannot be a folder: {there} is a file. Give {option} another place.")
+    return there

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from models.allocator import keep_memory
 from models.artifact import Artifact, load
+from models.destination import check_no_file
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from models.precision import Precision, pick_precision
@@ -155,6 +156,7 @@ def _check(settings: Settings) -> None:
             f"There is no folder {settings.artifacts}. Train a category with `jigsight train --artifacts "
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
+    check_no_file(settings.data, option="--data")
     pick_precision(settings.precision, pick_device(settings.device))
     open_place(settings)
     with closing(open_database(settings.url)) as database:

@@ -164,7 +164,9 @@ def test_serve_refuses_what_it_cannot_work_with(app: typer.Typer, artifact_path:
     assert "no folder" in refusal(app, "--artifacts", str(tmp_path / "nowhere"))
     assert "port" in refusal(app, *here, "--port", "70000")
     (tmp_path / "file").write_bytes(b"")
-    assert "cannot be opened" in refusal(app, *here[:-1], str(tmp_path / "file"))
+    for place in ("file", "file/data"):
+        said = refusal(app, *here[:-1], str(tmp_path / place))
+        assert said.startswith(f"{tmp_path / place} cannot be a folder: {tmp_path / 'file'} is a file. Give --data ")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"port {port}: Address already in use" in refusal(app, *here, "--port", port)
