@@ -16,6 +16,8 @@ def check_file(path: Path, *, option: str) -> None:
     if not path.exists():
         check_folder(path.parent, option=option)
         return
+    if not path.is_file():
+        return  # a pipe's reader would take the trial for the end
     try:
         path.open("ab").close()
     except OSError as error:

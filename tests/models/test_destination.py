@@ -56,3 +56,9 @@ def test_what_nobody_can_write_to_though_root_may(tmp_path: Path) -> None:
         check_file(Path("/proc/new/a.json"), option="--json")
     with pytest.raises(JigSightError, match=r"/proc/version cannot be written to \(.+\)\. Give --json another file"):
         check_file(Path("/proc/version"), option="--json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name")
+def test_a_pipe_is_not_opened_by_asking(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_file(tmp_path / "pipe", option="--json")  # opening it would wait for a reader
