@@ -4,7 +4,7 @@ A server may lack the `training` extra: then `serve` and `inspect` work, and the
 """
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from rich.text import Text
 import service.cli
 from models.cores import use_cores
 from models.errors import JigSightError
+from service.version import installed_version
 
 _MODULES_OF_THE_EXTRA = ("filelock", "lightning_fabric", "matplotlib")
 _COMMANDS_OF_THE_EXTRA = ("demo", "sample", "synth", "train", "refit", "evaluate", "benchmark")
@@ -26,6 +27,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jigsight {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    say_version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """What is said of no command in particular."""
 
 
 def _register_training() -> None:

@@ -1,8 +1,8 @@
 # The service: docker build -f docker/service.Dockerfile [--build-arg VARIANT=cuda] -t jigsight .
 #
 # Nothing is installed whose hash a lock in docker/ does not name (PyTorch's CPU build: see docs/deployment.md).
-# The image holds no compiler and no package index, its files belong to root, and it runs as user 10001, which
-# writes to /data and /tmp alone: it is meant for a read-only root file system.
+# The image holds no compiler but numba's, for loops of our own, and no package index, its files belong to root, and it
+# runs as user 10001, which writes to /data and /tmp alone: it is meant for a read-only root file system.
 
 # Both are one and the same Python. `docker buildx imagetools inspect python:3.11-slim-bookworm` tells the newest.
 ARG PYTHON=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
@@ -65,7 +65,8 @@ ENV PATH=/opt/jigsight/bin:$PATH \
     JIGSIGHT_DATA=/data \
     JIGSIGHT_HOST=0.0.0.0 \
     JIGSIGHT_PORT=8000 \
-    JIGSIGHT_LOG_FORMAT=json
+    JIGSIGHT_LOG_FORMAT=json \
+    NUMBA_CACHE_DIR=/data/compiled
 WORKDIR /data
 USER 10001:10001
 EXPOSE 8000

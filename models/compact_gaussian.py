@@ -24,12 +24,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.backbone import Grids
+from models.centred import centred, compile_centring
+from models.compiled import can_run
 from models.errors import ArtifactError
+from models.one_pass import compile_distances, distances, interleaved
 from models.pooling import pooled
 from models.products import product
 from models.residuals import residual, residual_in_half
 
 Pooling = Literal[1, 3, 5, 7]
+# As buffers are described below, as `residual_in_half` takes them, or as `models.one_pass` does.
+_Layout = Literal["stored", "unit", "interleaved"]
 
 _BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
 _NOTHING = 1e-12  # a length
@@ -83,7 +88,8 @@ class CompactGaussian(nn.Module):
         self.config = config
         self.channels = tuple(channels)
         self.grid = (grids[0][0], grids[0][1])
-        self.dtype = torch.float32  # of the products; in half precision `corrections` are variances
+        self.dtype = torch.float32  # of the products
+        self.layout: _Layout = "stored"  # of directions and corrections
         for level, (c, (h, w)) in enumerate(zip(channels, grids, strict=True), start=1):
             self.register_buffer(f"mean{level}", torch.zeros(c, h, w))
             self.register_buffer(f"whitening{level}", torch.zeros(config.dimensions, c))
@@ -101,8 +107,14 @@ class CompactGaussian(nn.Module):
         """The whitening of the three levels."""
         return self.whitening1, self.whitening2, self.whitening3
 
-    def compute_in(self, dtype: torch.dtype) -> "CompactGaussian":
-        """The same on its device, for scoring alone: products in `dtype`, and none with what is zero."""
+    def compute_in(self, dtype: torch.dtype, device: torch.device) -> "CompactGaussian":
+        """The same, for scoring alone on `device`, to which it is yet to be moved: products in `dtype`.
+
+        None with what is zero. On a CPU compiled loops go through the directions once; those of older artifacts torch
+        multiplies, as it does elsewhere.
+        """
+        if self.layout != "stored":
+            raise ValueError("it is made for scoring already")
         ready = copy.deepcopy(self, {id(buffer): buffer for buffer in self.buffers()})  # which are shared
         ready.dtype = dtype
         for level, (mean, whitening, rows) in enumerate(
@@ -111,8 +123,15 @@ class CompactGaussian(nn.Module):
             filled = self.config.dimensions if level == len(self.channels) else rows
             setattr(ready, f"whitening{level}", whitening[:filled].to(dtype))
             setattr(ready, f"mean{level}", mean.permute(1, 2, 0).contiguous().permute(2, 0, 1))  # as levels lie
-        if dtype != torch.float32:  # that would be twice the memory: it takes them block by block
+        if device.type == "cpu" and self.directions.dtype == torch.int8 and can_run():
+            ready.directions, ready.corrections = interleaved(self.directions, self.corrections)
+            ready.layout = "interleaved"
+            compile_distances(dtype)
+            for levels in {dtype, torch.float32}:  # which a fusion's are
+                compile_centring(levels)
+        elif dtype != torch.float32:  # that would be twice the memory: it takes them block by block
             ready.directions, ready.corrections = self._of_unit_length(dtype)
+            ready.layout = "unit"
         return ready
 
     def _of_unit_length(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -133,9 +152,8 @@ class CompactGaussian(nn.Module):
 
         The coarsest level comes first: it fills all k dimensions, a finer one those that its whitening has.
         """
-        if levels[0].shape[-2:] != self.grid:
-            raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
-        near = pooled(levels, self.config.pooling)
+        self._check_grid(levels)
+        near = pooled([level.float() for level in levels], self.config.pooling)
         parts = [self._part(*each) for each in zip(near, self.means, self.whitenings, strict=True)]
         z = parts[-1]
         for part in reversed(parts[:-1]):
@@ -144,19 +162,35 @@ class CompactGaussian(nn.Module):
 
     def _part(self, level: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
         """A level's share of z, (b, h, w, k'). Channels lie last throughout."""
-        centred = (level.float() - mean).permute(0, 2, 3, 1).contiguous()  # (b, h_l, w_l, c_l)
-        b, height, width, c = centred.shape
-        part = product(centred.to(self.dtype).view(-1, c), whitening).view(b, height, width, -1)
-        if (height, width) == self.grid:
+        part = self._whitened((level - mean).permute(0, 2, 3, 1).contiguous(), whitening)
+        if part.shape[1:3] == self.grid:
             return part
         fine = F.interpolate(part.permute(0, 3, 1, 2), size=list(self.grid), mode="bilinear", align_corners=False)
         return fine.permute(0, 2, 3, 1)
 
+    def _whitened(self, near: Tensor, whitening: Tensor) -> Tensor:
+        """A level, pooled and centred, (b, h, w, c) -> (b, h, w, k')."""
+        return product(near.to(self.dtype).flatten(0, 2), whitening).view(*near.shape[:3], -1)
+
+    def _check_grid(self, levels: Sequence[Tensor]) -> None:
+        if levels[0].shape[-2:] != self.grid:
+            raise ValueError(f"the first level's grid is {tuple(levels[0].shape[-2:])}, not {self.grid}")
+
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels -> Mahalanobis distance at each position, (b, h, w) float32."""
-        score = residual if self.dtype == torch.float32 else residual_in_half
-        distances = score(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
-        return distances.T.reshape(-1, *self.grid)
+        if self.layout == "interleaved":
+            return self._in_one_pass(levels)
+        score = residual if self.layout == "stored" else residual_in_half
+        found = score(self.whiten(levels), self.directions, self.corrections, shrinkage=self.config.shrinkage)
+        return found.T.reshape(-1, *self.grid)
+
+    def _in_one_pass(self, levels: Sequence[Tensor]) -> Tensor:
+        self._check_grid(levels)
+        parts = [
+            self._whitened(centred(level, mean.permute(1, 2, 0), kernel=self.config.pooling), whitening)
+            for level, mean, whitening in zip(levels, self.means, self.whitenings, strict=True)
+        ]
+        return distances(parts, self.directions, self.corrections, shrinkage=self.config.shrinkage)
 
     def check(self) -> None:
         """Raise ArtifactError where the buffers cannot come from a fit: zeros would pass everything."""

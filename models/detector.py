@@ -97,11 +97,14 @@ class Detector(nn.Module):
 
     @full_precision()
     def levels(self, batch: Tensor) -> tuple[Levels, Pose | None]:
-        """(b, 3, S, S) uint8 -> the levels that the scorer sees, fused if there is a fusion, and the parts' poses."""
+        """(b, 3, S, S) uint8 -> the levels that the scorer sees, fused if there is a fusion, and the parts' poses.
+
+        Fused ones are float32, others as the backbone gives them.
+        """
         images, pose = (batch, None) if self.alignment is None else self.alignment(batch, self.smoothing.keep)
         tiles = self.preprocess.config.tiles
         levels: Levels = self.backbone(self.preprocess(cut(images, tiles)))
-        fused: Levels = levels if self.fusion is None else self.fusion(*levels)
+        fused: Levels = levels if self.fusion is None else self.fusion(*(level.float() for level in levels))
         return stitch(fused, tiles), pose
 
     @full_precision()
@@ -139,7 +142,7 @@ class Detector(nn.Module):
             raise ValueError("a backbone that is shared is on another device")
         scorer = self.scorer
         if isinstance(scorer, CompactGaussian):
-            scorer = scorer.compute_in(backbone.dtype)
+            scorer = scorer.compute_in(backbone.dtype, device)
         elif isinstance(scorer, DenseGaussian):
             scorer = scorer.settled()
         return Detector(

@@ -4,6 +4,7 @@ JigSightError
 ├── ImageError            these bytes are not a picture that can be judged
 │   ├── UnsupportedImage  not one of the formats or pixel types that are read
 │   ├── ImageTooLarge     more pixels than allowed; found before decoding
+│   ├── ImageTooSmall     fewer pixels than show a part
 │   └── CorruptImage      begins like a picture but cannot be read to its end
 ├── WeightsError          backbone weights that cannot be had or do not fit
 ├── ArtifactError         an artifact file that must not be used
@@ -30,6 +31,10 @@ class UnsupportedImage(ImageError):
 
 class ImageTooLarge(ImageError):
     """More pixels than allowed; found in the header, before anything is decoded."""
+
+
+class ImageTooSmall(ImageError):
+    """Fewer pixels than show a part: there is nothing to judge."""
 
 
 class CorruptImage(ImageError):

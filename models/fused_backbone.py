@@ -110,8 +110,8 @@ class _Residual(nn.Module):
 class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
-    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's, float32, channels last. `edge` is the s
-    that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
+    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's in its type, channels last. `edge` is
+    the s that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
     begins there, and it takes little time (docs/log.md).
     """
 
@@ -136,12 +136,10 @@ class FusedBackbone(nn.Module):
         """Run the stem and the levels one after the other."""
         x = x.to(self.stem_dtype, memory_format=torch.channels_last)
         x = self.stem(x).to(self.dtype)
-        found = []
-        for level in self.levels:
-            x = level(x)
-            found.append(x.float())
-        x1, x2, x3 = found
-        return x1, x2, x3
+        first, second, third = self.levels
+        x1 = first(x)
+        x2 = second(x1)
+        return x1, x2, third(x2)
 
 
 class _Fusing:

@@ -112,19 +112,19 @@ def media_type(data: bytes) -> str:
 
 @contextmanager
 def _refusals(name: str) -> Iterator[None]:
-    """Whatever goes wrong inside, as an `ImageError`."""
+    """Whatever goes wrong inside, as an `ImageError` in our words: a decoder's are its cause, and for developers."""
     try:
         yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
-        raise ImageTooLarge(f"The {name} claims far more pixels than can be judged ({reason}).") from reason
+        raise ImageTooLarge(f"The {name} claims far more pixels than can be judged. Send fewer pixels.") from reason
     except MemoryError as reason:
         raise ImageTooLarge(f"The {name} needs more memory to decode than there is. Send fewer pixels.") from reason
     except Exception as reason:  # Pillow's plugins raise a dozen types on damaged files, SyntaxError among them
         raise CorruptImage(
-            f"The {name} cannot be read to its end ({type(reason).__name__}: {reason}). It is damaged, was cut "
-            "off or is of an unusual kind; send it again, or save it anew as PNG with 8 bits per channel."
+            f"The {name} cannot be read to its end: it is damaged, was cut off or is of an unusual kind. Send it "
+            "again, or save it anew as PNG with 8 bits per channel."
         ) from reason
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from models.detector import DetectorConfig
+from models.precision import Computed
 
 FORMAT: Literal[3] = 3
 READABLE = (2, 3)  # of format 2 are directions in half precision (`models.compact_gaussian`)
@@ -79,7 +80,7 @@ class Manifest(_Record):
     textures: str
     ignored: Sha256 | None = None
     refitted_from: str | None = None
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Computed | None = None
     recipe: dict[str, Any]
     packages: dict[str, str]
 

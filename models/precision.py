@@ -16,8 +16,14 @@ from models.errors import DeviceError
 from models.folding import fold
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Computed = Literal["float32", "bfloat16", "float16"]
 
 _HALVED = "backbone."
+_NAMES: dict[torch.dtype, Computed] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 
 
 def stored_dtype(name: str, tensor: Tensor) -> torch.dtype:
@@ -61,6 +67,11 @@ def pick_precision(wished: Precision, device: torch.device) -> torch.dtype:
             return torch.float16
         case _:
             assert_never(wished)
+
+
+def name_of(dtype: torch.dtype) -> Computed:
+    """What people call one of the types that detectors compute in."""
+    return _NAMES[dtype]
 
 
 def _best(device: torch.device) -> torch.dtype:

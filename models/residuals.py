@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
-_CACHED = 2**23  # bytes of directions at a time in half precision, which is what stays in a CPU's cache: 8 MB
-# Of ‖z‖². bfloat16 has 8 bits: where less is left of the difference, M would be off by more than 0.6 %.
-_ENOUGH = 0.25
 
 
 def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
@@ -31,34 +28,11 @@ def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: f
 def residual_in_half(z: Tensor, directions: Tensor, variances: Tensor, *, shrinkage: float) -> Tensor:
     """The same in half precision: M, (p, b) float32, of z (p, b, k), directions (p, k, r) of length 1 or 0.
 
-    `variances` (p, r) are the shares λ/(s + λ) of what lies along a direction that are not explained by it.
+    `variances` (p, r) are the shares λ/(s + λ) of what lies along a direction that are not explained by it: M² is
+    (‖z - U·Uᵀz‖² + Σ λ/(s + λ)·(uᵀz)²)/λ. What rounding leaves of U·Uᵀz only adds to it.
     """
-    if z.device.type == "cpu":
-        step = max(1, _CACHED // (2 * directions[0].numel()))
-        blocks = zip(z.split(step), directions.split(step), variances.split(step), strict=True)
-        found = torch.cat([_difference(*block) for block in blocks])
-    else:  # where it would have to be waited for how much is left
-        found = _sum(z, directions, variances)
-    return (found / shrinkage).sqrt()
-
-
-def _difference(z: Tensor, directions: Tensor, variances: Tensor) -> Tensor:
-    """λM² as ‖z‖² - Σ s/(s + λ)·(uᵀz)², and as `_sum` where too few digits are left of that."""
-    along = torch.bmm(z, directions).float().square()  # (p, b, r)
-    whole = torch.linalg.vector_norm(z, dim=2, dtype=torch.float32).square()
-    left: Tensor = whole - (along * (1 - variances).unsqueeze(1)).sum(2)
-    doubtful = left < _ENOUGH * whole
-    rows = doubtful.any(1).nonzero().flatten()
-    if len(rows):
-        better = _sum(z[rows], directions[rows], variances[rows])
-        left[rows] = torch.where(doubtful[rows], better, left[rows])
-    return left
-
-
-def _sum(z: Tensor, directions: Tensor, variances: Tensor) -> Tensor:
-    """λM² as ‖z - U·Uᵀz‖² + Σ λ/(s + λ)·(uᵀz)². What rounding leaves of U·Uᵀz only adds to it."""
     along = torch.bmm(z, directions)
     left = torch.baddbmm(z, along, directions.transpose(1, 2), alpha=-1)
     varied = (along.float().square() * variances.unsqueeze(1)).sum(2)
     outside: Tensor = torch.linalg.vector_norm(left, dim=2, dtype=torch.float32).square()
-    return outside + varied
+    return ((outside + varied) / shrinkage).sqrt()

@@ -10,11 +10,15 @@ from typing import Final
 
 from torch import Tensor
 
+from models.errors import ImageTooSmall
 from models.images import MAX_PIXELS, Decoded, decode, decode_reduced
 from models.preprocess import Preprocess
 
 SPARE: Final = 2
 """How many times larger than it will be a JPEG is decoded at least, so that it is resizing that makes the last step."""
+
+SMALLEST: Final = 32
+"""Pixels of a picture's shorter edge: whatever has fewer was not taken by the camera of a line."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,17 @@ class Taken:
 
 
 def take(data: bytes, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> Taken:
-    """One picture file, decoded and resized. Safe in any thread. Raises an ImageError, as `models.images.decode`."""
+    """One picture file, decoded and resized. Safe in any thread.
+
+    Raises an ImageError, as `models.images.decode` does, and ImageTooSmall below `SMALLEST` pixels either way.
+    """
     decoded = _decode(data, preprocess, max_pixels)
+    height, width = decoded.size
+    if min(height, width) < SMALLEST:
+        raise ImageTooSmall(
+            f"The picture is {width}x{height} pixels; at least {SMALLEST}x{SMALLEST} are wanted. Send what the camera "
+            "took."
+        )
     return Taken(preprocess.resize(decoded.rgb), decoded.size)
 
 

@@ -6,7 +6,6 @@ The documentation at /docs loads its scripts from this service: production lines
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -33,6 +32,7 @@ from service.routes import (
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
 from service.state import State
+from service.version import installed_version
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         static_url=_STATIC,
         title="JigSight",
-        version=_version(),
+        version=installed_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         middleware=[
@@ -96,10 +96,3 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             expose_headers=["Content-Disposition", "Location", "Retry-After", "X-Map-Shape", "X-Request-ID"],
         )
     ]
-
-
-def _version() -> str:
-    try:
-        return version("jigsight")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0+unknown"

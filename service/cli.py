@@ -21,6 +21,7 @@ from rich.table import Table
 
 from models.allocator import keep_memory
 from models.artifact import Artifact, load
+from models.destination import check_no_file
 from models.device import Device, pick_device
 from models.locate_artifact import find_artifact
 from models.precision import Precision, pick_precision
@@ -38,6 +39,7 @@ from service.state import Service
 from service.storage.database import open_database
 from service.storage.keys import Keys
 
+_UNLIMITED = 100_000  # columns
 ALL_PASS, SOME_FAIL, NOT_ALL_DONE = 0, 1, 2
 _PRECISION = (
     "What the network computes in. auto: bfloat16 where the processor or GPU has it, which is nearly twice as fast and "
@@ -126,7 +128,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(_document(loaded, results), indent=2))
     else:
-        Console().print(_table(loaded, results))
+        _print_table(loaded, results)
     for each in results:
         if not each.complete:
             typer.echo(f"{each.path}: {each.error or each.heatmap_error}", err=True)
@@ -155,6 +157,7 @@ def _check(settings: Settings) -> None:
             f"There is no folder {settings.artifacts}. Train a category with `jigsight train --artifacts "
             f"{settings.artifacts}`, or name the folder with --artifacts."
         )
+    check_no_file(settings.data, option="--data")
     pick_precision(settings.precision, pick_device(settings.device))
     open_place(settings)
     with closing(open_database(settings.url)) as database:
@@ -175,8 +178,18 @@ def _exit_code(results: list[Finding]) -> int:
     return SOME_FAIL if any(each.judgement and each.judgement.verdict == "fail" for each in results) else ALL_PASS
 
 
-def _table(artifact: Artifact, results: list[Finding]) -> Table:
-    table = Table(title=f"{artifact.manifest.category}, version {artifact.version}")
+def _print_table(artifact: Artifact, results: list[Finding]) -> None:
+    """Fitted to a terminal; a file or a program gets a line a picture, however long, with its whole path."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _UNLIMITED
+    console.print(_table(artifact, results, brief=console.is_terminal))
+
+
+def _table(artifact: Artifact, results: list[Finding], *, brief: bool) -> Table:
+    # Without lines, which would take a quarter of a usual terminal from the pictures' names.
+    table = Table(title=f"{artifact.manifest.category}, version {artifact.version}", box=None, pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
     folder = next((each.heatmap.parent for each in results if each.heatmap is not None), None)
     if folder is not None:
         table.caption = f"→ heatmaps, in {escape(str(folder))}"
@@ -185,10 +198,10 @@ def _table(artifact: Artifact, results: list[Finding]) -> Table:
     table.add_column("verdict", no_wrap=True)
     for heading in ("score", "threshold", "margin", "p-value", "regions"):
         table.add_column(heading, justify="right", no_wrap=True)
-    brief = Counter(_brief(each.path) for each in results)
-    for each in results:
-        name = _brief(each.path) if brief[_brief(each.path)] == 1 else str(each.path)
-        picture = escape(name if each.heatmap is None else f"{name}\n→ {each.heatmap.name}")
+    names = _brief_names(results) if brief else [str(each.path) for each in results]
+    for each, name in zip(results, names, strict=True):
+        apart = "\n" if brief else " "
+        picture = escape(name if each.heatmap is None else f"{name}{apart}→ {each.heatmap.name}")
         if each.judgement is None:
             table.add_row(picture, "[yellow]not judged[/]")
             continue
@@ -202,6 +215,13 @@ def _table(artifact: Artifact, results: list[Finding]) -> Table:
             str(len(each.judgement.regions)),
         )
     return table
+
+
+def _brief_names(results: list[Finding]) -> list[str]:
+    """What the pictures are called, each by its whole path where others would be called the same."""
+    brief = [_brief(each.path) for each in results]
+    count = Counter(brief)
+    return [name if count[name] == 1 else str(each.path) for each, name in zip(results, brief, strict=True)]
 
 
 def _brief(path: Path) -> str:

@@ -46,7 +46,15 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import ClassVar
 
-from models.errors import CorruptImage, ImageError, ImageTooLarge, JigSightError, ScoreError, UnsupportedImage
+from models.errors import (
+    CorruptImage,
+    ImageError,
+    ImageTooLarge,
+    ImageTooSmall,
+    JigSightError,
+    ScoreError,
+    UnsupportedImage,
+)
 
 
 class ServiceError(JigSightError):
@@ -310,6 +318,7 @@ class StartupError(ServiceError):
 STATUSES: dict[type[JigSightError], HTTPStatus] = {
     UnsupportedImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ImageTooSmall: HTTPStatus.UNPROCESSABLE_ENTITY,
     CorruptImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ScoreError: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from models.destination import check_file
 from service.load.errors import LoadError
 from service.load.picture_files import read_pictures
 
@@ -63,6 +64,8 @@ def load(
         raise LoadError("The load generator is not installed here. Install it with: pip install 'jigsight[client]'")
     if (rate is None) != saturate:
         raise LoadError("How fast? Give either --rate PICTURES-A-SECOND or --saturate.")
+    if json_file is not None and str(json_file) != "-":
+        check_file(json_file, option="--json")
     # Only here: nothing else of the command line needs the extra.
     from service.load.report import print_summary
     from service.load.run import Plan, run
@@ -78,20 +81,12 @@ def load(
         timeout=timeout,
         poisson_seed=seed if poisson else None,
     )
-    _prepare(json_file)
     summary = run(plan, target, parts, console=Console(stderr=True))
     print_summary(summary, Console(stderr=str(json_file) == "-", highlight=False))
     _write(json_file, summary)
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(ALL_JUDGED if summary.all_accepted else SOME_NOT)
-
-
-def _prepare(json_file: Path | None) -> None:
-    """Find a place that cannot be written to now, not after the run."""
-    if json_file is not None and str(json_file) != "-":
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.touch()
 
 
 def _write(json_file: Path | None, summary: "Summary") -> None:
@@ -101,4 +96,5 @@ def _write(json_file: Path | None, summary: "Summary") -> None:
     if str(json_file) == "-":
         typer.echo(text)
     else:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(text + "\n", encoding="utf-8")

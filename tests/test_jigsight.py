@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import jigsight
 from training.samples import write_category
@@ -83,6 +85,12 @@ def test_an_error_of_the_system_names_the_file(said: Say, parts: Path, tmp_path:
     message = said("synth", "--data", parts, "--category", "cloth", "-o", tmp_path / ("x" * 300 + ".png"))
     assert "File name too long" in message
     assert "xxx.png" in message.replace("\n", "")
+
+
+def test_the_version_is_the_package_s() -> None:
+    result = CliRunner().invoke(jigsight.app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"jigsight {version('jigsight')}\n")
+    assert "--version" in CliRunner(env={"COLUMNS": "120"}).invoke(jigsight.app, ["--help"]).stdout
 
 
 def test_without_the_training_extra_the_service_works_and_training_says_what_to_install() -> None:

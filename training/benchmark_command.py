@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.backbone import ARCHITECTURES
+from models.destination import check_folder
 from models.device import pick_device
 from models.errors import JigSightError
 from training import options
@@ -16,7 +17,6 @@ from training.benchmark.peer_environment import peer_environment
 from training.benchmark.report import write_report
 from training.benchmark.request import BenchmarkRequest, find_categories
 from training.benchmark.run import run_benchmark
-from training.destination import check_folder
 
 
 def benchmark(

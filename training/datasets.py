@@ -10,6 +10,7 @@ picture is opened here (`training.picture_files`).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -18,6 +19,8 @@ from models.errors import DatasetError
 from training.picture_files import SUFFIXES, is_picture
 
 GOOD: Final = "good"
+FEWEST: Final = 8  # good pictures; what is fitted to fewer lets defects pass (docs/method.md)
+ENOUGH: Final = 50
 _LAYOUT = "test/good/* and test/<defect>/*, with masks in ground_truth/<defect>/<name>_mask.png"
 
 
@@ -38,7 +41,7 @@ class TestSample:
 
 
 def training_images(data: Path, category: str | None) -> list[Path]:
-    """The good pictures to train on, in natural order (2 before 10): at least two, else DatasetError."""
+    """The good pictures to train on, in natural order (2 before 10): one at least, else DatasetError."""
     folder = _category_folder(data, category)
     if (folder / "train").is_dir():
         folder = folder / "train" / GOOD
@@ -47,12 +50,26 @@ def training_images(data: Path, category: str | None) -> list[Path]:
     paths = _pictures(folder)
     if not paths:
         raise DatasetError(f"{folder} holds no pictures{_instead(folder)}. {_wanted(folder)}")
-    if len(paths) == 1:
-        raise DatasetError(
-            f"{folder} holds one picture, {paths[0].name}. What good parts have in common, and how far they differ, "
-            "shows in two at the very least; take 50 or more for thresholds that can be trusted."
-        )
     return paths
+
+
+def check_enough(paths: Sequence[Path]) -> None:
+    """Refuse to fit anything to fewer than `FEWEST` good pictures. Raises DatasetError."""
+    if len(paths) < FEWEST:
+        raise DatasetError(
+            f"{len(paths)} pictures of good parts are too few (the first is {paths[0]}): {FEWEST} are the least, "
+            f"{ENOUGH} or more are wanted. A detector that knows so few parts fails good ones and lets defects pass."
+        )
+
+
+def too_few(images: int) -> str | None:
+    """A warning where so many good pictures are fewer than `ENOUGH`."""
+    if images >= ENOUGH:
+        return None
+    return (
+        f"{images} good images are few: how far good parts differ is hardly known, so defects may pass. Take {ENOUGH} "
+        "or more, and let `jigsight evaluate` measure what is missed on defective parts"
+    )
 
 
 def added_images(folder: Path) -> list[Path]:

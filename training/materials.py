@@ -22,7 +22,7 @@ from models.weights import NONE, load_weights
 from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
-from training.datasets import training_images
+from training.datasets import check_enough, training_images
 from training.picture_files import fingerprint, read_ignore_mask
 from training.pictures import Pictures
 from training.request import TrainingRequest
@@ -71,6 +71,7 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     """
     category, say = _category_name(request), workshop.progress.say
     paths = training_images(request.data, request.category)
+    check_enough(paths)
     backbone = workshop.new_backbone()
     sha256 = load_weights(backbone, request.arch, request.weights)
     textures = open_textures(request.textures)

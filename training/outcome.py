@@ -9,6 +9,7 @@ from torch import Tensor
 from models.artifact import load, save
 from models.detector import Detector
 from models.manifest import Manifest
+from models.precision import name_of
 from training.record import write_record
 from training.request import TrainingResult
 from training.workshop import Workshop
@@ -27,8 +28,7 @@ def conclude(
 
     `scores` (n,) are the good images' out of sample. A warning that is None is none.
     """
-    # A dtype's name is torch's own, less where it lives.
-    manifest = manifest.model_copy(update={"precision": str(workshop.dtype).removeprefix("torch.")})
+    manifest = manifest.model_copy(update={"precision": name_of(workshop.dtype)})
     artifact = load(save(detector, manifest, scores, folder=artifacts))  # prove that what will be served can be read
     seconds = workshop.progress.times()
     unrecorded = write_record(artifact, seconds)

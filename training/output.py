@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from training.destination import check_file, check_folder
+from models.destination import check_file, check_folder
 
 
 def check_outputs(json_file: Path | None, *, folders: dict[str, Path]) -> None:

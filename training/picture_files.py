@@ -35,24 +35,14 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def read_image(path: Path, *, smallest: int = 1) -> Rgb:
-    """Decode a whole picture, (h, w, 3) uint8 RGB, of at least `smallest` pixels either way.
-
-    DatasetError naming the file if that cannot be done.
-    """
-    image = _named(path, decode)
-    _check_edges(path, (image.shape[0], image.shape[1]), smallest)
-    return image
+def read_image(path: Path) -> Rgb:
+    """Decode a whole picture, (h, w, 3) uint8 RGB. DatasetError naming the file if that cannot be done."""
+    return _named(path, decode)
 
 
-def read_taken(path: Path, preprocess: Preprocess, *, smallest: int = 1) -> Taken:
-    """A picture as the network takes it, with its own size, of at least `smallest` pixels either way.
-
-    DatasetError naming the file if that cannot be done.
-    """
-    taken = _named(path, partial(take, preprocess=preprocess))
-    _check_edges(path, taken.size, smallest)
-    return taken
+def read_taken(path: Path, preprocess: Preprocess) -> Taken:
+    """A picture as the network takes it, with its own size. DatasetError naming the file if that cannot be done."""
+    return _named(path, partial(take, preprocess=preprocess))
 
 
 def read_mask(path: Path, *, size: tuple[int, int] | None = None) -> Mask:
@@ -128,11 +118,6 @@ def _named(path: Path, read: Callable[[bytes], Read]) -> Read:
         return read(_content(path))
     except ImageError as error:
         raise DatasetError(f"{path}: {error}") from error
-
-
-def _check_edges(path: Path, size: tuple[int, int], smallest: int) -> None:
-    if min(size) < smallest:
-        raise DatasetError(f"{path}: it is {size[1]}x{size[0]} pixels; at least {smallest}x{smallest} are wanted.")
 
 
 def _content(path: Path) -> bytes:

@@ -15,7 +15,6 @@ from training.picture_files import check_depth, read_image, read_taken
 from training.progress import Progress
 from training.scratch import scratch
 
-_SMALLEST_EDGE = 32  # pixels; whatever is smaller was not taken by the camera of a line
 _NAMED = 10  # unusable pictures in one message
 _SHAPE = 0.05  # ratios of the edges that differ by less, relatively, are one shape
 _SQUARE = 0.02  # edges that differ by less, relatively, are equal
@@ -33,7 +32,7 @@ class Pictures:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the first picture. DatasetError if it cannot be read."""
-        height, width = read_image(self._paths[0], smallest=_SMALLEST_EDGE).shape[:2]
+        height, width = read_image(self._paths[0]).shape[:2]
         return height, width
 
     @property
@@ -85,6 +84,6 @@ class Pictures:
 def _read(preprocess: Preprocess, path: Path) -> Taken | DatasetError:
     """A picture, or why it cannot be used: the others are still read, so that all that are wrong are told at once."""
     try:
-        return read_taken(path, preprocess, smallest=_SMALLEST_EDGE)
+        return read_taken(path, preprocess)
     except DatasetError as error:
         return error

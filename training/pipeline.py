@@ -16,6 +16,7 @@ from models.preprocess import Preprocess
 from models.weights import NONE
 from training.alignments import inspected_share
 from training.choose import Figures
+from training.datasets import too_few
 from training.materials import Materials, gather
 from training.outcome import conclude
 from training.progress import Progress
@@ -57,7 +58,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
         record, scores, warning = workshop.complete(detector, tiles)
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
-    warnings = (warning, materials.pictures.odd_shapes, *_not_looked_at(workshop, framing))
+    warnings = (warning, too_few(len(tiles)), materials.pictures.odd_shapes, *_not_looked_at(workshop, framing))
     return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
 
 

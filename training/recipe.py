@@ -137,8 +137,16 @@ class Recipe(Section):
     @field_validator("preprocess", mode="before")
     @classmethod
     def _reduced_unless_said(cls, section: Any) -> Any:
-        """What is new is trained with it; what an artifact does not say was made without."""
-        return {"reduced_jpeg": True} | section if isinstance(section, dict) else section
+        """What is new is trained with it; what an artifact does not say was made without.
+
+        TOML has booleans: "no" in quotes is a mistake, whatever might be made of it.
+        """
+        if not isinstance(section, dict):
+            return section
+        reduced = section.get("reduced_jpeg", True)
+        if not isinstance(reduced, bool):
+            raise ValueError(f"reduced_jpeg must be true or false, without quotes, not {reduced!r}")
+        return section | {"reduced_jpeg": reduced}
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":

@@ -7,10 +7,11 @@ from pathlib import Path
 from models.artifact import Artifact, load
 from models.backbone import Backbone
 from models.detector import DetectorConfig
-from models.errors import ArtifactError, DatasetError, RecipeError
+from models.errors import ArtifactError, DatasetError, DeviceError, RecipeError
 from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
-from training.datasets import added_images, training_images
+from models.precision import name_of, pick_precision
+from training.datasets import added_images, check_enough, too_few, training_images
 from training.loop import Devices
 from training.outcome import conclude
 from training.picture_files import fingerprint
@@ -51,6 +52,8 @@ def refit_category(
         folder=artifacts / SCRATCH / f"{manifest.category}-refit-{artifact.version}",
         progress=progress,
     )
+    if change := _other_precision(artifact, workshop):
+        progress.say(change)
     images = Pictures(paths, workshop.folder, progress).read(old.preprocess)
     config = _config(artifact, workshop, len(paths))
     assert isinstance(old.backbone, Backbone), "an artifact that was not made ready can be assembled anew"
@@ -66,7 +69,8 @@ def refit_category(
         "recipe": recipe.model_dump(mode="json"),
         "packages": packages(),
     }
-    manifest, warnings = manifest.model_copy(update=refitted), (warning, _fewer(artifact, len(paths)))
+    manifest = manifest.model_copy(update=refitted)
+    warnings = (warning, too_few(len(paths)), _fewer(artifact, len(paths)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 
@@ -110,6 +114,7 @@ def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
                     "low: remove one."
                 )
             paths.append(path)
+    check_enough(paths)
     return paths
 
 
@@ -123,6 +128,21 @@ def _config(artifact: Artifact, workshop: Workshop, images: int) -> DetectorConf
     config = artifact.manifest.detector
     scorer = workshop.fitter.first(images) if isinstance(config.scorer, MemoryBankConfig) else config.scorer
     return config.model_copy(update={"scorer": scorer})
+
+
+def _other_precision(artifact: Artifact, workshop: Workshop) -> str | None:
+    """What to say where the new artifact is fitted to features of another precision than the old one was."""
+    before = artifact.manifest.precision or "float32"  # of what says nothing, from before there was a choice
+    now = name_of(workshop.dtype)
+    if now == before:
+        return None
+    try:
+        pick_precision(before, workshop.device)
+    except DeviceError:
+        how = f"the {workshop.device.type} cannot compute in {before}"
+    else:
+        how = f"--precision {before} keeps what it was"
+    return f"precision: {now} instead of the artifact's {before}; {how}"
 
 
 def _fewer(artifact: Artifact, images: int) -> str | None:

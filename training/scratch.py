@@ -11,6 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from models.errors import RecipeError
 
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
 
 def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArray[Any]:
     """An array of zeros, mapped to a file in `folder` that has no name and is gone with the array.
@@ -29,6 +31,12 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArra
                 f"Nothing can be written to {folder} ({error.strerror}). Give another folder with --artifacts."
             ) from error
         raise RecipeError(
-            f"There is no room for {size / 1e9:.1f} GB of pictures or features in {folder} ({error.strerror}). Make "
+            f"There is no room for {_spoken(size)} of pictures or features in {folder} ({error.strerror}). Make "
             "some, give another folder with --artifacts, or use fewer pictures."
         ) from error
+
+
+def _spoken(size: int) -> str:
+    """A number of bytes in the largest unit of which there is a tenth."""
+    unit, name = next(((unit, name) for unit, name in _UNITS if size >= unit / 10), _UNITS[-1])
+    return f"{size / unit:.1f} {name}"

@@ -9,6 +9,7 @@ import torch
 import typer
 from rich.console import Console
 
+from models.destination import check_file, check_folder
 from models.errors import DatasetError, RecipeError
 from models.heatmaps import encode_png
 from models.preprocess import Preprocess, PreprocessConfig
@@ -16,7 +17,6 @@ from training import options
 from training.contact_sheet import contact_sheet
 from training.datasets import training_images
 from training.demo import run_demo
-from training.destination import check_file, check_folder
 from training.picture_files import read_taken
 from training.progress import Progress
 from training.samples import CATEGORIES, write_category

@@ -21,7 +21,7 @@ from models.cores import compute_with
 from models.cuda_lane import give_back_memory
 from models.errors import ArtifactTooLarge
 from models.fused_backbone import FusedBackbone
-from models.precision import Precision
+from models.precision import Computed, Precision, name_of
 from models.weights import fingerprint
 from service.registry.scan import Sound
 
@@ -40,6 +40,13 @@ class _Loaded:
     backbone: str  # its fingerprint
     backbone_bytes: int
     own_bytes: int  # of all that is not the backbone
+
+    @property
+    def computing_in(self) -> Computed:
+        """What its network computes in."""
+        backbone = self.artifact.detector.backbone
+        assert isinstance(backbone, FusedBackbone), "what is kept was made ready"
+        return name_of(backbone.dtype)
 
     @classmethod
     def of(cls, artifact: Artifact, backbone: str) -> "_Loaded":
@@ -100,6 +107,11 @@ class Memory:
         with self._lock:
             return {key: each.own_bytes + each.backbone_bytes for key, each in self._loaded.items()}
 
+    def computing_in(self, key: Key) -> Computed | None:
+        """What a loaded artifact's network computes in; None if it is not loaded. Not a use of it."""
+        with self._lock:
+            return self._loaded[key].computing_in if key in self._loaded else None
+
     @property
     def bytes(self) -> int:
         """What is counted against the budget: a backbone that several share counts once."""
@@ -137,7 +149,7 @@ class Memory:
         detector = artifact.detector
         # With the size, because weights lie in memory as suits pictures of it.
         digest = f"{fingerprint(detector.backbone.state_dict())} {detector.preprocess.config.image_size}"
-        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, never larger
+        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, and is hardly ever larger
         shared = self._backbones.get(digest)
         if shared is not None:
             detector.backbone = shared
@@ -155,8 +167,7 @@ class Memory:
         self._backbones[digest] = artifact.detector.backbone
         with self._lock:
             self._loaded[key] = loaded
-        precision = str(artifact.detector.backbone.dtype).removeprefix("torch.")
-        logger.info("loaded %s on %s, computing in %s", file.path, self.device, precision)
+        logger.info("loaded %s on %s, computing in %s", file.path, self.device, loaded.computing_in)
         return artifact
 
     def _check_room(self, newcomer: _Loaded) -> None:

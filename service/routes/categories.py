@@ -60,6 +60,7 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
             for version in entry.versions
         ],
         loaded=entry.key in registry.memory.sizes,
+        computing_in=registry.memory.computing_in(entry.key),
         problem=registry.problem(entry.category),
         **_of_manifest(entry),
         links=CategoryLinks(

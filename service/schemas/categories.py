@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.manifest import Kind, ThresholdRule
+from models.precision import Computed
 from service.schemas.answer import Answer, Share
 
 
@@ -88,6 +89,13 @@ class Category(Answer):
     ]
     versions: Annotated[list[CategoryVersion], Field(description="usable files in the artifact folder, oldest first")]
     loaded: Annotated[bool, Field(description="in memory; if not, the next picture loads it")]
+    computing_in: Annotated[
+        Computed | None,
+        Field(
+            description="what its network computes in on this machine (`JIGSIGHT_PRECISION`); `precision` in the "
+            "manifest is what it was trained in. null: not `loaded`"
+        ),
+    ]
     problem: Annotated[
         str | None,
         Field(description="why the active version cannot be loaded; while it is `loaded` it goes on judging"),

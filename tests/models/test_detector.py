@@ -1,5 +1,6 @@
 """The detector as a whole: shapes, the score, batches, and that its configuration fixes its state."""
 
+import copy
 from functools import cache
 from typing import get_args
 
@@ -209,6 +210,8 @@ def test_weights_of_more_digits_than_bfloat16_has_are_computed_with_in_float32()
 
 def test_a_backbone_that_is_fused_already_is_shared(artifact: Artifact) -> None:
     first = artifact.detector.for_scoring(CPU, torch.bfloat16)
-    again = first.for_scoring(CPU, torch.float32)
+    other = copy.deepcopy(artifact.detector)
+    other.backbone = first.backbone
+    again = other.for_scoring(CPU, torch.float32)
     assert again.backbone is first.backbone
     assert again.scorer.dtype == torch.bfloat16  # the backbone's

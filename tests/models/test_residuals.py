@@ -71,29 +71,6 @@ def test_what_lies_far_out_where_good_parts_vary_is_never_near(s: float) -> None
     assert (found > 0.98 * exact(z, directions, variances)).all()
 
 
-def test_both_forms_agree_where_enough_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    directions, variances = directions_of(1.0)
-    z = torch.randn(P, 4, K, generator=torch.Generator().manual_seed(3)).bfloat16()
-    found = []
-    for enough in (0.0, 0.25, 2.0):  # of all the difference; as it is; of all the sum
-        monkeypatch.setattr(residuals, "_ENOUGH", enough)
-        found.append(residual_in_half(z, directions, variances, shrinkage=SHRINKAGE))
-    torch.testing.assert_close(found[0], found[2], rtol=5e-3, atol=0)
-    torch.testing.assert_close(found[1], found[2], rtol=5e-3, atol=0)
-    assert not torch.equal(found[0], found[2])
-
-
-def test_half_precision_is_the_same_over_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    directions, variances = directions_of(100.0)
-    z = 5 * torch.randn(P, 2, K, generator=torch.Generator().manual_seed(4)).bfloat16()
-    z[7] = 90 * directions[7, :, 0]
-    whole = residual_in_half(z, directions, variances, shrinkage=SHRINKAGE)
-    monkeypatch.setattr(residuals, "_CACHED", 7 * 2 * K * R)
-    torch.testing.assert_close(
-        residual_in_half(z, directions, variances, shrinkage=SHRINKAGE), whole, rtol=1e-3, atol=0
-    )
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_fault_stays_one_in_half_precision(value: float) -> None:
     directions, variances = directions_of(1.0)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.alignment import AlignmentConfig
-from models.errors import CorruptImage, ImageTooLarge
+from models.errors import CorruptImage, ImageTooLarge, ImageTooSmall
 from models.images import decode, decode_reduced
 from models.preprocess import Preprocess, PreprocessConfig
-from models.taken import take
+from models.taken import SMALLEST, take
 
 SHIFT = AlignmentConfig(name="shift")
 
@@ -71,6 +71,16 @@ def test_the_tile_is_nearly_the_same() -> None:
     difference = (whole - reduced).abs().float()
     assert 0 < difference.mean() < 2
     assert difference.max() < 40  # at edges, which the one blurs a little less
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("name", ["JPEG", "PNG"])
+def test_what_is_too_small_to_show_a_part_is_refused(reduced: bool, name: str) -> None:
+    preprocess = Preprocess(PreprocessConfig(reduced_jpeg=reduced))
+    assert take(encoded(scene(SMALLEST, SMALLEST), name), preprocess).size == (SMALLEST, SMALLEST)
+    for height, width in ((1, 1), (SMALLEST - 1, 640), (640, SMALLEST - 1)):
+        with pytest.raises(ImageTooSmall, match=f"is {width}x{height} pixels; at least 32x32"):
+            take(encoded(scene(height, width), name), preprocess)
 
 
 @pytest.mark.parametrize("reduced", [False, True])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +35,13 @@ def files(tmp_path: Path, good: Picture, bad: Picture) -> dict[str, Path]:
     paths = {name: tmp_path / f"{name}.png" for name in contents}
     for name, data in contents.items():
         paths[name].write_bytes(data)
-    return paths | {"missing": tmp_path / "missing.png"}
+    Image.new("RGB", (40, 31)).save(tmp_path / "tiny.png")
+    return paths | {name: tmp_path / f"{name}.png" for name in ("tiny", "missing")}
 
 
 @pytest.mark.parametrize(
     ("names", "code"),
-    [(["good"], 0), (["good", "bad"], 1), (["good", "text"], 2), (["bad", "missing"], 2), (["cut"], 2)],
+    [(["good"], 0), (["good", "bad"], 1), (["good", "text"], 2), (["bad", "missing"], 2), (["cut"], 2), (["tiny"], 2)],
 )
 def test_exit_codes(app: typer.Typer, artifact_path: Path, files: dict[str, Path], names: list[str], code: int) -> None:
     outcome = CliRunner().invoke(app, ["inspect", str(artifact_path), *(str(files[name]) for name in names)])
@@ -102,6 +104,12 @@ def test_names_of_overlays_are_never_shared(
     assert [Path(each["heatmap"]) for each in images] == [out / name for name in names]
 
 
+def at_a_terminal(app: typer.Typer, *arguments: str, columns: int) -> list[str]:
+    """The lines that a terminal of this width shows, without their colours."""
+    runner = CliRunner(env={"COLUMNS": str(columns), "FORCE_COLOR": "1"})
+    return re.sub(r"\x1b\[[0-9;]*m", "", runner.invoke(app, arguments).stdout).splitlines()
+
+
 def test_a_narrow_table_keeps_what_tells_pictures_and_says_where_heatmaps_are(
     app: typer.Typer,
     artifact_path: Path,
@@ -114,11 +122,33 @@ def test_a_narrow_table_keeps_what_tells_pictures_and_says_where_heatmaps_are(
     crack.parent.mkdir(parents=True)
     crack.write_bytes(files["bad"].read_bytes())
     arguments = ["inspect", str(artifact_path), str(crack), "good.png", "--heatmaps", "out"]
-    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments).stdout
-    rows = [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")]
-    assert "".join(rows) == "…/crack/000.png→ 000.pnggood.png→ good.png"
-    assert "→ heatmaps, in out" in printed
-    assert "threshold" in printed
+    printed = at_a_terminal(app, *arguments, columns=60)
+    names = [line[: printed[1].index("verdict")].replace(" ", "") for line in printed[2:-1]]
+    assert "".join(names) == "…/crack/000.png→000.pnggood.png→good.png"
+    assert printed[-1].strip() == "→ heatmaps, in out"
+    assert "threshold" in printed[1]
+
+
+def test_in_a_file_each_picture_has_one_line_with_its_whole_path(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, files: dict[str, Path]
+) -> None:
+    long = tmp_path / f"{'part-' * 40}1.png"
+    long.write_bytes(files["bad"].read_bytes())
+    arguments = ["inspect", str(artifact_path), str(long), str(files["good"]), "--heatmaps", str(tmp_path / "out")]
+    printed = CliRunner(env={"COLUMNS": "40"}).invoke(app, arguments).stdout
+    _, _, first, second, _ = printed.splitlines()
+    assert first.split()[:4] == [str(long), "→", long.name, "fail"]
+    assert second.split()[:4] == [str(files["good"]), "→", "good.png", "pass"]
+
+
+def test_a_usual_terminal_has_room_for_usual_names(
+    app: typer.Typer, artifact_path: Path, tmp_path: Path, files: dict[str, Path]
+) -> None:
+    usual = tmp_path / "parts/crack/2026-11-23_0123.png"
+    usual.parent.mkdir(parents=True)
+    usual.write_bytes(files["bad"].read_bytes())
+    printed = at_a_terminal(app, "inspect", str(artifact_path), str(usual), columns=80)
+    assert printed[2].split()[:2] == ["…/crack/2026-11-23_0123.png"[:27], "fail"]
 
 
 def test_a_heatmap_that_cannot_be_written_costs_no_verdict(
@@ -163,7 +193,9 @@ def test_serve_refuses_what_it_cannot_work_with(app: typer.Typer, artifact_path:
     assert "no folder" in refusal(app, "--artifacts", str(tmp_path / "nowhere"))
     assert "port" in refusal(app, *here, "--port", "70000")
     (tmp_path / "file").write_bytes(b"")
-    assert "cannot be opened" in refusal(app, *here[:-1], str(tmp_path / "file"))
+    for place in ("file", "file/data"):
+        said = refusal(app, *here[:-1], str(tmp_path / place))
+        assert said.startswith(f"{tmp_path / place} cannot be a folder: {tmp_path / 'file'} is a file. Give --data ")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"port {port}: Address already in use" in refusal(app, *here, "--port", port)

@@ -89,6 +89,15 @@ def test_what_it_cannot_do(address: str, pictures: Path, arguments: tuple[str, .
     assert says in str(outcome.exception)
 
 
+@pytest.mark.parametrize(("file", "says"), [("made", "is a folder"), ("made/figures", "cannot be a folder")])
+def test_where_no_figures_can_be_written_nothing_is_sent(pictures: Path, tmp_path: Path, file: str, says: str) -> None:
+    (tmp_path / "made").mkdir() if says == "is a folder" else (tmp_path / "made").write_text("")
+    arguments = ("http://127.0.0.1:1", "--category", "plate", "--images", pictures, "--rate", "5")
+    outcome = jigsight_load(*arguments, "--json", tmp_path / file)
+    assert isinstance(outcome.exception, JigSightError)
+    assert says in str(outcome.exception)
+
+
 def test_without_its_extra_it_says_what_to_install(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_command, "find_spec", lambda _: None)
     outcome = jigsight_load("http://127.0.0.1:1", "--category", "plate", "--images", pictures, "--rate", "5")

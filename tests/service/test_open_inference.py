@@ -198,8 +198,13 @@ def test_more_pixels_than_allowed_are_refused_before_they_are_looked_at(client: 
         assert "pixels" in refused(client, 413, **in_binary(("image", "UINT8", shape, b"")))
 
 
-@pytest.mark.parametrize(("shape", "status"), [([1_000_000, 1, 3], 200), ([1, 1_000_000, 3], 200)])
-def test_the_longest_edges_are_judged(client: TestClient, shape: list[int], status: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "status"),
+    [([31_250, 32, 3], 200), ([32, 31_250, 3], 200), ([1_000_000, 1, 3], 422), ([1, 1_000_000, 3], 422)],
+)
+def test_long_edges_are_judged_unless_the_others_are_too_short(
+    client: TestClient, shape: list[int], status: int
+) -> None:
     tensor = ("image", "UINT8", shape, bytes(3_000_000))
     assert client.post(INFER, **in_binary(tensor)).status_code == status
 
@@ -208,6 +213,7 @@ def test_pictures_that_cannot_be_judged(client: TestClient, good: Picture) -> No
     assert "none of JPEG" in refused(client, 415, json=in_json(b"text"))
     assert "0 bytes" in refused(client, 422, json=in_json(b""))
     assert "read to its end" in refused(client, 422, json=in_json(good(1)[:-100]))
+    assert "31x40 pixels" in refused(client, 422, **in_binary(("image", "UINT8", [40, 31, 3], bytes(3720))))
     wrong = in_json(good(1))
     wrong["inputs"][0]["data"] = ["\ud800%"]
     assert "not base64" in refused(client, 400, content=json.dumps(wrong))

@@ -139,6 +139,14 @@ def test_hostile_files_are_refused_by_name(client: TestClient, data: bytes, stat
     refused(client, status, **multipart((FILE, data)))
 
 
+def test_a_picture_that_is_too_small_is_refused_by_name(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+    answer = client.post(POST, content=file.getvalue())
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:jigsight:problem:image-too-small")
+    assert "1x1 pixels; at least 32x32" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_truncated_picture_is_never_half_judged(client: TestClient, good: Picture, kind: str) -> None:
     file = io.BytesIO()

@@ -132,7 +132,7 @@ def some_features() -> Callable[..., Features]:
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dozen flanges and a few cloths of 64 pixels; what is not for training cannot be read."""
     folder = tmp_path_factory.mktemp("samples")
-    for category, count in (("flange", 12), ("cloth", 4)):
+    for category, count in (("flange", 12), ("cloth", 8)):
         written = write_category(folder, category, train=count, test_good=1, test_defective=1, size=64)
         for path in (*written.glob("test/*/*"), *written.glob("ground_truth/*/*")):
             path.write_bytes(b"not for training")

@@ -99,10 +99,16 @@ def test_an_empty_folder_says_what_is_read(tmp_path: Path) -> None:
         training_images(tmp_path, "b")
 
 
-def test_one_lone_image_is_too_few(tmp_path: Path) -> None:
-    put(tmp_path / "caps/only.png")
-    with pytest.raises(DatasetError, match=r"one picture, only\.png.*two at the very least"):
-        training_images(tmp_path, "caps")
+def test_too_few_pictures_to_learn_from_are_refused(tmp_path: Path) -> None:
+    paths = [put(tmp_path / f"{n}.png") for n in range(8)]
+    datasets.check_enough(paths)
+    with pytest.raises(DatasetError, match=r"^7 pictures .* too few .*/0\.png\): 8 are the least.* lets defects pass"):
+        datasets.check_enough(paths[:7])
+
+
+def test_few_pictures_are_warned_of(tmp_path: Path) -> None:
+    assert "49 good images are few: " in str(datasets.too_few(49))
+    assert datasets.too_few(50) is None
 
 
 def test_test_samples_carry_their_truth(screw: Path) -> None:

@@ -62,7 +62,7 @@ def test_every_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     paths[2].write_bytes(b"not a picture")
     with pytest.raises(DatasetError, match="2 of 3 pictures cannot be used") as refusal:
         Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
-    assert "1.png: it is 20x64 pixels" in str(refusal.value)
+    assert "1.png: The picture is 20x64 pixels" in str(refusal.value)
     assert "2.png: " in str(refusal.value)
     assert "0.png" not in str(refusal.value)
     assert "more" not in str(refusal.value)
@@ -136,7 +136,7 @@ def test_the_number_of_threads_does_not_matter(tmp_path: Path) -> None:
         for threads in (1, 4):
             torch.set_num_threads(threads)
             found.append(Pictures(paths[:20] + paths[21:], tmp_path, Progress.silent()).read(SMALL))
-            with pytest.raises(DatasetError, match=r"1 of 41 .*/20\.png: it is 20x20 pixels"):
+            with pytest.raises(DatasetError, match=r"1 of 41 .*/20\.png: The picture is 20x20 pixels"):
                 Pictures(paths, tmp_path, Progress.silent()).read(SMALL)
     finally:
         torch.set_num_threads(before)

@@ -42,7 +42,10 @@ def test_the_artifact_says_how_it_was_made_and_judges(ask: Callable[..., Trainin
     assert manifest.recipe == request.recipe.model_dump(mode="json")
     assert manifest.threshold == result.threshold
     assert result.warnings
-    assert "12 good images" in result.warnings[0]
+    rate, few = result.warnings
+    assert rate.startswith("12 good images cannot vouch for a false-reject rate of 0.02")
+    assert few.startswith("12 good images are few: ")
+    assert "defects may pass" in few
 
     assert [choice.stage for choice in manifest.choices] == ["alignment", "jigsaw", "fusion", "settings"]
     names = {f"{what}_auroc_{how}" for what in ("image", "pixel") for how in ("with", "without")}
@@ -130,13 +133,17 @@ def test_too_few_pictures_to_choose_are_said(
     assert manifest.validation == {}
 
 
-def test_two_pictures_are_enough_for_an_artifact(
+def test_of_too_few_pictures_there_is_no_artifact(
     ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
 ) -> None:
-    two = copied(samples, tmp_path / "two", keep=2)
-    result = train(ask(use="always", data=two))
-    assert load(result.artifact).manifest.dataset.images == 2
+    few = copied(samples, tmp_path / "few", keep=8)
+    result = train(ask(use="always", data=few))
+    assert load(result.artifact).manifest.dataset.images == 8
     assert torch.isfinite(load_file(result.artifact)[SCORES]).all()
+    (few / "flange/train/good/007.png").unlink()
+    with pytest.raises(DatasetError, match="7 pictures of good parts are too few"):
+        train(ask(data=few, artifacts=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_recipes_rule_and_rate_set_the_threshold(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:
@@ -204,7 +211,7 @@ def test_a_name_that_no_category_can_have_is_refused(ask: Callable[..., Training
 def test_the_default_architecture_goes_the_same_way(
     ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
 ) -> None:
-    few = copied(samples, tmp_path / "few", keep=3)
+    few = copied(samples, tmp_path / "few", keep=8)
     artifact = load(train(ask(use="always", data=few, arch="wide_resnet50_2")).artifact)
     assert artifact.manifest.detector.arch == "wide_resnet50_2"
     tile = artifact.detector.preprocess.resize(read_image(few / "flange/train/good/000.png"))
@@ -221,5 +228,5 @@ def test_every_picture_that_cannot_be_used_is_named_at_once(
     Image.new("RGB", (1, 1)).save(good / "dot.png")
     with pytest.raises(DatasetError, match="3 of 15 pictures") as refusal:
         train(ask(data=data))
-    for name in ("text.png", "empty.png", "dot.png: it is 1x1 pixels"):
+    for name in ("text.png", "empty.png", "dot.png: The picture is 1x1 pixels"):
         assert name in str(refusal.value)

@@ -1,8 +1,10 @@
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+import training.recipe
 from models.errors import RecipeError
 from training.fit_coupled import CoupledSection
 from training.fit_dense import DenseGaussianSection
@@ -253,3 +255,15 @@ def test_large_jpegs_are_decoded_at_a_fraction_unless_a_recipe_says_otherwise(tm
     recipe = read_recipe(write(tmp_path, "[preprocess]\nreduced_jpeg = false"))
     assert recipe.preprocess.reduced_jpeg is False
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize("value", ['"yes"', '"false"', "1", "0.0", "[true]"])
+def test_what_is_true_or_false_is_not_guessed(tmp_path: Path, value: str) -> None:
+    with pytest.raises(RecipeError, match=r"preprocess: reduced_jpeg must be true or false, without quotes, not "):
+        read_recipe(write(tmp_path, f"[preprocess]\nreduced_jpeg = {value}"))
+
+
+@pytest.mark.parametrize("name", ["default", "small", "seed"])
+def test_recipes_to_copy_say_how_jpegs_are_decoded(name: str) -> None:
+    document = tomllib.loads((Path(training.recipe.__file__).parent / "recipes" / f"{name}.toml").read_text())
+    assert document["preprocess"]["reduced_jpeg"] is (name != "seed")

@@ -1,3 +1,4 @@
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -5,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 
 from models.artifact import SCORES, load, save
 from models.errors import DatasetError, RecipeError
 from models.manifest import Manifest
 from models.memory_bank import MemoryBankConfig
+from models.precision import Precision
 from training.loop import Devices
 from training.pipeline import train_category
 from training.progress import Progress
@@ -27,13 +30,12 @@ def refit(samples: Path, tmp_path: Path) -> Refit:
     """Refit the artifact at a path on all flanges, beside the artifacts of `ask`."""
 
     def run(path: Path, *, data: Path = samples, **options: object) -> TrainingResult:
-        asked = {"category": None, "added": (), "false_reject_rate": None, **options}
+        asked = {"category": None, "added": (), "false_reject_rate": None}
+        asked |= {"devices": Devices(), "progress": Progress.silent()} | options
         return refit_category(
             path,
             data=data,
-            devices=Devices(),
             artifacts=tmp_path / "artifacts",
-            progress=Progress.silent(),
             **asked,  # type: ignore[arg-type]
         )
 
@@ -87,8 +89,18 @@ def test_fewer_pictures_than_before_are_told(
     ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
 ) -> None:
     first = train(ask())
-    result = refit(first, data=some(samples, tmp_path / "few", slice(0, 5)))
-    assert "5 good images are fewer than the 12" in result.warnings[-1]
+    result = refit(first, data=some(samples, tmp_path / "few", slice(0, 8)))
+    assert "8 good images are fewer than the 12" in result.warnings[-1]
+
+
+def test_too_few_pictures_are_refused_however_many_there_were(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first = train(ask())
+    few, more = some(samples, tmp_path / "few", slice(0, 5)), some(samples, tmp_path / "more", slice(5, 8))
+    with pytest.raises(DatasetError, match="5 pictures of good parts are too few"):
+        refit(first, data=few)
+    assert refit(first, data=few, added=[more]).artifact.is_file()
 
 
 def test_a_picture_that_comes_twice_is_refused(
@@ -146,3 +158,28 @@ def test_pictures_are_decoded_as_they_were(ask: Callable[..., TrainingRequest], 
     assert manifest.detector.preprocess.reduced_jpeg is False
     assert manifest.recipe["preprocess"]["reduced_jpeg"] is False
     assert load(refit(train(ask())).artifact).manifest.detector.preprocess.reduced_jpeg is True
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("float32", "bfloat16", "precision: bfloat16 instead of the artifact's float32; --precision float32 keeps"),
+        ("float16", "float32", "precision: float32 instead of the artifact's float16; the cpu cannot"),
+        (None, "bfloat16", "precision: bfloat16 instead of the artifact's float32;"),
+        ("bfloat16", "bfloat16", None),
+        (None, "float32", None),
+    ],
+)
+def test_another_precision_than_the_artifact_s_is_said(
+    ask: Callable[..., TrainingRequest], refit: Refit, tmp_path: Path, before: str, now: Precision, said: str | None
+) -> None:
+    first = load(train(ask()))
+    manifest = first.manifest.model_copy(update={"precision": before})
+    path = save(first.detector, manifest, first.calibration.scores, folder=tmp_path / "old")
+    terminal = Console(file=io.StringIO(), width=200)
+    refitted = load(refit(path, devices=Devices(precision=now), progress=Progress(terminal)).artifact)
+    assert refitted.manifest.precision == now
+    assert isinstance(terminal.file, io.StringIO)
+    lines = [line for line in terminal.file.getvalue().splitlines() if line.startswith("precision")]
+    assert [line[: len(said)] for line in lines if said] == ([said] if said else [])
+    assert len(lines) == (0 if said is None else 1)

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,20 @@ def test_no_room_is_said_when_it_is_asked_for_and_leaves_nothing(tmp_path: Path)
     with pytest.raises(RecipeError, match=r"no room for 1000000\.0 GB .*--artifacts"):
         scratch((10**15,), np.uint8, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(10**8, "0.1 GB"), (10**8 - 1, "100.0 MB"), (1_500_000, "1.5 MB"), (99_999, "100.0 kB"), (1000, "1.0 kB")],
+)
+def test_how_much_there_is_no_room_for(tmp_path: Path, size: int, said: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+    try:
+        with pytest.raises(RecipeError, match=f"no room for {said} of pictures"):
+            scratch((size,), np.uint8, folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:

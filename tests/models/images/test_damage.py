@@ -1,5 +1,6 @@
 """Files that were cut off or changed are noticed, whatever was done to them."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,15 @@ def test_a_file_that_was_cut_off_is_never_half_judged(file: bytes) -> None:
         except ImageError:
             continue
         np.testing.assert_array_equal(part, whole)  # all that was missing is what comes after the pixels
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+def test_what_is_said_of_damage_is_not_the_decoder_s(rgb: np.ndarray, encode: Encode, form: str) -> None:
+    whole = encode(rgb, form)
+    for data in (whole[:40] + bytes(60), whole[: len(whole) // 2]):
+        with pytest.raises(CorruptImage) as refusal:
+            decode(data)
+        assert not re.search(r"Error|broken|truncated|identify|libjpeg|strict", str(refusal.value))
 
 
 @pytest.mark.parametrize("progressive", [False, True])

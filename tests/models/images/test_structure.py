@@ -40,7 +40,7 @@ def test_a_jpeg_of_many_scans(rgb: np.ndarray, encode: Encode) -> None:
     data = encode(rgb, "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     usual = data.count(b"\xff\xda")
-    refused(CorruptImage, "progression", data[:-2] + last * (MOST_SCANS - usual) + data[-2:])  # worked through
+    refused(CorruptImage, "to its end", data[:-2] + last * (MOST_SCANS - usual) + data[-2:])  # worked through
     refused(UnsupportedImage, "scans", data[:-2] + last * (MOST_SCANS - usual + 1) + data[-2:])
     hidden = data[:-2] + b"\xff\xfe\0\x04\xff\xd9" + last * MOST_SCANS + data[-2:]  # behind an end in a comment
     refused(UnsupportedImage, "scans", hidden)

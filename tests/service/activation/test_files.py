@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import httpx2
+import pytest
 from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
@@ -100,6 +101,19 @@ def test_preloading(settings: Settings, put: Callable[[Path], Path], two: list[P
             pass
         with TestClient(create_app(settings.model_copy(update={"preload": preload}))) as client:
             assert client.get(PLATE).json()["loaded"] is preload
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_computed_in_is_this_machine_s(
+    settings: Settings, put: Callable[[Path], Path], two: list[Path], precision: str
+) -> None:
+    put(two[0])
+    for preload in (False, True):
+        started = settings.model_copy(update={"precision": precision, "preload": preload})
+        with TestClient(create_app(started)) as client:
+            shown = client.get(PLATE).json()
+            assert shown["computing_in"] == (precision if shown["loaded"] else None)
+            assert shown["manifest"]["precision"] is None  # of the artifact, which does not say
 
 
 def test_a_database_that_was_emptied_is_begun_anew(both: TestClient, two: list[Path], good: Picture) -> None:

@@ -31,7 +31,7 @@ class Told:
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
     """Flanges; one of the training pictures is damaged."""
-    good = write_category(tmp_path / "parts", "flange", train=4, test_good=1, test_defective=1, size=64) / "train/good"
+    good = write_category(tmp_path / "parts", "flange", train=8, test_good=1, test_defective=1, size=64) / "train/good"
     shutil.copy(good / "000.png", tmp_path / "whole.png")
     (good / "000.png").write_bytes(b"not a picture")
     return tmp_path / "parts"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from models.destination import check_file, check_folder
 from models.errors import JigSightError
-from training.destination import check_file, check_folder
 
 
 def test_what_can_be_written_is_not_made(tmp_path: Path) -> None:
@@ -43,8 +43,22 @@ def test_a_folder_where_a_file_is_wanted(tmp_path: Path) -> None:
 def test_what_is_write_protected(tmp_path: Path) -> None:
     (tmp_path / "locked.json").write_text("")
     (tmp_path / "locked.json").chmod(0o400)
-    with pytest.raises(JigSightError, match="may not be written"):
+    with pytest.raises(JigSightError, match="cannot be written to"):
         check_file(tmp_path / "locked.json", option="--json")
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(JigSightError, match="Nothing can be written in"):
         check_folder(tmp_path / "locked" / "new", option="--report")
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="there is no /proc")
+def test_what_nobody_can_write_to_though_root_may(tmp_path: Path) -> None:
+    with pytest.raises(JigSightError, match=r"Nothing can be written in /proc \(.+\)\. Give --json another place"):
+        check_file(Path("/proc/new/a.json"), option="--json")
+    with pytest.raises(JigSightError, match=r"/proc/version cannot be written to \(.+\)\. Give --json another file"):
+        check_file(Path("/proc/version"), option="--json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name")
+def test_a_pipe_is_not_opened_by_asking(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_file(tmp_path / "pipe", option="--json")  # opening it would wait for a reader

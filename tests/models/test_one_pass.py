@@ -1,0 +1,107 @@
+"""Distances in one pass against z and the residual that they stand for, in double precision."""
+
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.one_pass import distances, interleaved
+from models.residuals import residual
+
+GRIDS, FILLED = ((7, 6), (4, 3), (2, 2)), (5, 11, 19)
+P, K, SHRINKAGE = GRIDS[0][0] * GRIDS[0][1], FILLED[-1], 0.1
+
+Parts = list[Tensor]
+
+
+def parts(b: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Parts:
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, *grid, k, generator=random).to(dtype) for grid, k in zip(GRIDS, FILLED, strict=True)]
+
+
+def kept(rank: int) -> tuple[Tensor, Tensor]:
+    """Directions that explain half of a squared length each, as an artifact holds them."""
+    random = torch.Generator().manual_seed(1)
+    directions = torch.linalg.qr(torch.randn(P, K, rank, generator=random)).Q
+    steps = (127 * directions / directions.abs().amax(1, keepdim=True)).round()
+    return steps.to(torch.int8), 0.5 / steps.square().sum(1)
+
+
+def added(asked: Parts) -> Tensor:
+    """z (p, b, k), float64."""
+    z = torch.zeros(len(asked[0]), *GRIDS[0], K, dtype=torch.float64)
+    for part in asked:
+        fine = F.interpolate(part.double().permute(0, 3, 1, 2), GRIDS[0], mode="bilinear", align_corners=False)
+        z[..., : part.shape[-1]] += fine.permute(0, 2, 3, 1)
+    return z.flatten(1, 2).transpose(0, 1)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 6])
+@pytest.mark.parametrize("b", [1, 3, 4, 7, 9, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_is_the_residual_of_the_parts_stretched_and_added(b: int, rank: int, dtype: torch.dtype) -> None:
+    asked, (directions, corrections) = parts(b, dtype=dtype), kept(rank)
+    found = distances(asked, *interleaved(directions, corrections), shrinkage=SHRINKAGE)
+    wanted = residual(added(asked), directions, corrections.double(), shrinkage=SHRINKAGE)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.flatten(1).double(), wanted.T, rtol=1e-5, atol=0)
+
+
+def test_a_picture_s_distances_do_not_depend_on_who_else_is_asked() -> None:
+    many, stored = parts(9), interleaved(*kept(4))
+    together = distances(many, *stored, shrinkage=SHRINKAGE)
+    for j in range(9):
+        alone = distances([part[j : j + 1] for part in many], *stored, shrinkage=SHRINKAGE)
+        torch.testing.assert_close(alone[0], together[j], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("b", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_finite_stays_so_and_stays_with_its_picture(
+    value: float, level: int, b: int, dtype: torch.dtype
+) -> None:
+    asked, stored = parts(b, dtype=dtype), interleaved(*kept(4))
+    asked[level][b - 1, 1, 1, 3] = value
+    found = distances(asked, *stored, shrinkage=SHRINKAGE).flatten(1)
+    assert not found[b - 1].isfinite().all()
+    assert found[: b - 1].isfinite().all()
+
+
+def test_what_is_explained_to_the_last_digit_is_no_distance_and_not_less() -> None:
+    directions = torch.zeros(P, K, K, dtype=torch.int8)
+    directions[:, range(K), range(K)] = 127
+    corrections = torch.full((P, K), (1 + 1e-6) / 127**2)  # rounded up
+    assert (distances(parts(5), *interleaved(directions, corrections), shrinkage=SHRINKAGE) == 0).all()
+
+
+def test_threads_that_ask_at_the_same_time_get_what_each_would_get_alone() -> None:
+    stored, asked = interleaved(*kept(4)), [parts(4, seed=seed) for seed in range(4)]
+    wanted = [distances(each, *stored, shrinkage=SHRINKAGE) for each in asked]
+    found: dict[int, list[Tensor]] = {}
+
+    def ask(number: int) -> None:
+        found[number] = [distances(asked[number], *stored, shrinkage=SHRINKAGE) for _ in range(50)]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, each in enumerate(wanted):
+        assert len(found[number]) == 50
+        assert all(torch.equal(once, each) for once in found[number])
+
+
+def test_directions_lie_side_by_side_and_are_filled_up_to_a_multiple_of_four() -> None:
+    directions, corrections = kept(6)
+    rows, lengths = interleaved(directions, corrections)
+    assert rows.shape == (P, 8, K)
+    assert rows.is_contiguous()
+    assert torch.equal(rows[:, :6], directions.transpose(1, 2))
+    assert torch.equal(lengths[:, :6], corrections)
+    assert not rows[:, 6:].any()
+    assert not lengths[:, 6:].any()
