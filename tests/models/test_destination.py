@@ -1,11 +1,12 @@
 """Places that cannot be written to are found out beforehand, and none is made by asking."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from models.destination import check_file, check_folder
+from models.destination import check_file, check_folder, check_no_file
 from models.errors import JigSightError
 
 
@@ -48,6 +49,35 @@ def test_what_is_write_protected(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(JigSightError, match="Nothing can be written in"):
         check_folder(tmp_path / "locked" / "new", option="--report")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may look anywhere")
+def test_what_lies_in_a_closed_folder(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    for check in (check_file, check_folder):
+        with pytest.raises(JigSightError, match=r"cannot be looked up \(.+\)\. Give --json another place"):
+            check(tmp_path / "closed" / "a.json", option="--json")
+
+
+@pytest.mark.parametrize("check", [check_file, check_folder, check_no_file])
+def test_what_the_system_does_not_look_up(tmp_path: Path, check: Callable[..., object]) -> None:
+    with pytest.raises(JigSightError, match=r"cannot be looked up \(.+\)\. Give --json another place"):
+        check(tmp_path / ("a" * 5000), option="--json")
+
+
+@pytest.mark.parametrize("check", [check_file, check_folder, check_no_file])
+def test_a_link_that_leads_nowhere(tmp_path: Path, check: Callable[..., object]) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "a.json")
+    for path in (tmp_path / "link", tmp_path / "link" / "deeper"):
+        with pytest.raises(JigSightError, match=r"link is a link to .+gone/a\.json, .+ give --json another place"):
+            check(path, option="--json")
+
+
+def test_a_link_to_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "there.json").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "there.json")
+    check_file(tmp_path / "link", option="--json")
+    assert (tmp_path / "there.json").read_text() == "old"
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="there is no /proc")
