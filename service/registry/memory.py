@@ -149,7 +149,8 @@ class Memory:
         detector = artifact.detector
         # With the size, because weights lie in memory as suits pictures of it.
         digest = f"{fingerprint(detector.backbone.state_dict())} {detector.preprocess.config.image_size}"
-        as_read = _Loaded.of(artifact, digest)  # when it is ready it may be smaller, and is hardly ever larger
+        # An estimate: made ready, a backbone may take half as much, and directions twice as much, or more with padding.
+        as_read = _Loaded.of(artifact, digest)
         shared = self._backbones.get(digest)
         if shared is not None:
             detector.backbone = shared
@@ -163,6 +164,8 @@ class Memory:
                 self._make_room(as_read)
             raise
         loaded = _Loaded.of(artifact, digest)
+        if sacrifices == 0:
+            self._check_room(loaded)
         self._make_room(loaded)
         self._backbones[digest] = artifact.detector.backbone
         with self._lock:

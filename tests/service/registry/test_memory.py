@@ -22,6 +22,7 @@ from service.registry import memory as memory_module
 from service.registry.memory import Memory, NoRoom
 from service.registry.scan import Folder, Sound
 from service.runs import detect
+from training.recipe import GaussianSection
 
 Put = Callable[..., Path]
 Picture = Callable[[int], bytes]
@@ -189,6 +190,27 @@ def test_without_sacrifices_nobody_goes(files: dict[str, Sound]) -> None:
     assert list(memory.sizes) == [key(files["a"])]
     memory.load(files["ring"], sacrifices=1)
     assert key(files["ring"]) in memory.sizes
+
+
+def test_without_sacrifices_nobody_goes_for_one_that_is_larger_when_it_is_ready(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    one_direction = GaussianSection(rank=(1,), shrinkage=(0.1,), pooling=(1,), dimensions=1.0)
+    for category in ("plate", "ring"):  # one backbone, and directions that are padded for the loops of a CPU
+        make(tmp_path, category=category, section=one_direction)
+    first, second = (next(iter(each.values())) for each in Folder(tmp_path).look().sound.values())
+    roomy = Memory(CPU, budget=None, precision="float32")
+    roomy.load(first)
+    alone = roomy.bytes
+    roomy.load(second)
+    scorer = load(second.path).detector.scorer
+    as_read = sum(tensor.numel() * tensor.element_size() for tensor in scorer.buffers())
+    assert alone + as_read < roomy.bytes - 1, "it is not larger when it is ready"
+    memory = Memory(CPU, budget=roomy.bytes - 1, precision="float32")
+    memory.load(first)
+    with pytest.raises(NoRoom, match="budget"):
+        memory.load(second, sacrifices=0)
+    assert list(memory.sizes) == [key(first)]
 
 
 def test_who_cannot_be_moved_takes_nobodys_place(files: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
