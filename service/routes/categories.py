@@ -50,6 +50,7 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
     """A category as it is answered."""
     root = request.scope.get("root_path", "")
     path = root + request.app.url_path_for("show_category", category=entry.category)
+    computing_in = registry.memory.computing_in(entry.key)  # asked once: it may be evicted meanwhile
     return Category(
         category=entry.category,
         version=entry.version,
@@ -59,8 +60,8 @@ def shown(request: Request, registry: Registry, entry: Entry) -> Category:
             CategoryVersion(version=version, active=version == entry.version, newer=version in entry.newer)
             for version in entry.versions
         ],
-        loaded=entry.key in registry.memory.sizes,
-        computing_in=registry.memory.computing_in(entry.key),
+        loaded=computing_in is not None,
+        computing_in=computing_in,
         problem=registry.problem(entry.category),
         **_of_manifest(entry),
         links=CategoryLinks(
