@@ -20,6 +20,7 @@ Category = Annotated[
 Artifact = Annotated[
     Path, typer.Argument(help="artifacts/CATEGORY/VERSION.safetensors, or artifacts/CATEGORY for its newest.")
 ]
+Artifacts = Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")]
 AnyDevice = Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")]
 AnyPrecision = Annotated[
     Precision,

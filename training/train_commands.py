@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,64 +13,34 @@ from models.device import Device, pick_device
 from models.errors import JigSightError
 from models.locate_artifact import find_artifact
 from models.precision import Precision, pick_precision
-from training import options
+from training import options, train_options
 from training.loop import Devices
 from training.output import check_outputs, is_stdout, warn, write_json
 from training.pipeline import train_category
 from training.progress import Progress
-from training.recipe import read_recipe, shipped_recipes
+from training.recipe import read_recipe
 from training.refit import refit_category
 from training.request import TrainingRequest, TrainingResult
-
-Scorer = Literal["gaussian", "memory_bank", "coupled", "dense_gaussian"]
-Alignment = Literal["choose", "always", "never"]
 
 
 def train(
     data: options.Data,
     category: options.Category = None,
-    recipe: Annotated[
-        str, typer.Option(help=f"{', '.join(shipped_recipes())}, or a TOML file (copy one of training/recipes).")
-    ] = "default",
-    arch: Annotated[str, typer.Option(help=f"The backbone: {', '.join(ARCHITECTURES)}.")] = "wide_resnet50_2",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="imagenet (downloaded once by torchvision), a .pth or .safetensors state dict, a JigSight artifact "
-            "whose backbone to start from, or none (random: for trials only)."
-        ),
-    ] = "imagenet",
+    recipe: train_options.Recipe = "default",
+    arch: train_options.Arch = "wide_resnet50_2",
+    weights: train_options.Weights = "imagenet",
     textures: options.Textures = None,
-    scorer: Annotated[
-        Scorer | None,
-        typer.Option(help="gaussian, memory_bank (PatchCore), coupled (CFA) or dense_gaussian. Default: the recipe's."),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=32, max=2048, help="Edge of what the network sees in pixels, a multiple of 32. Default: 224."),
-    ] = None,
-    tiles: Annotated[
-        int | None,
-        typer.Option(min=1, max=8, help="Cut pictures into N x N such squares, for defects too small otherwise."),
-    ] = None,
-    align: Annotated[
-        Alignment | None,
-        typer.Option(help="Bring parts into one place and direction: choose (where it helps), always or never."),
-    ] = None,
-    ignore: Annotated[
-        Path | None, typer.Option(help="PNG in which is painted what not to look at: fixtures, moving backgrounds.")
-    ] = None,
-    kind: Annotated[
-        options.Kind, typer.Option(help="object: a part on a background; texture: material that fills the picture.")
-    ] = "auto",
-    false_reject_rate: Annotated[
-        float | None,
-        typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be rejected. Default: the recipe's."),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA if there is one.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="How many devices train the jigsaw and the fusion.")] = 1,
+    scorer: train_options.Scorer = None,
+    image_size: train_options.ImageSize = None,
+    tiles: train_options.Tiles = None,
+    align: train_options.Align = None,
+    ignore: train_options.Ignore = None,
+    kind: train_options.Kind = "auto",
+    false_reject_rate: train_options.FalseRejectRate = None,
+    device: train_options.Where = "auto",
+    devices: train_options.HowMany = 1,
     precision: options.AnyPrecision = "auto",
-    artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
+    artifacts: options.Artifacts = Path("artifacts"),
     json_file: options.Json = None,
 ) -> None:
     """Train a category on pictures of good parts and write its artifact.
@@ -126,7 +96,7 @@ def refit(
     ] = None,
     device: options.AnyDevice = "auto",
     precision: options.AnyPrecision = "auto",
-    artifacts: Annotated[Path, typer.Option(help="Where to write CATEGORY/VERSION.safetensors.")] = Path("artifacts"),
+    artifacts: options.Artifacts = Path("artifacts"),
     json_file: options.Json = None,
 ) -> None:
     """Fit an artifact's scorer and threshold again, to more pictures of good parts: minutes instead of a training.
