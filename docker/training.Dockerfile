@@ -40,6 +40,9 @@ RUN groupadd --gid 10001 jigsight \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin jigsight \
     && install --directory --owner 10001 --group 10001 --mode 0750 /work
 COPY --from=environment /opt/jigsight /opt/jigsight
+# numba's threads want OpenMP under this name, and there should be no second one beside torch's.
+RUN ln -s /opt/jigsight/lib/python3.11/site-packages/torch/lib/libgomp.so.1 /usr/lib/libgomp.so.1.0.0 \
+    && /opt/jigsight/bin/python -c "import torch, numba.np.ufunc.omppool"
 ENV PATH=/opt/jigsight/bin:$PATH \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \

@@ -24,16 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.backbone import Grids
-from models.centred import centred, compile_centring
-from models.compiled import can_run
 from models.errors import ArtifactError
-from models.one_pass import compile_distances, distances, interleaved
+from models.loops.centred import centred
+from models.loops.one_pass import distances, interleaved
+from models.loops.ready import ready_for
 from models.pooling import pooled
 from models.products import product
 from models.residuals import residual, residual_in_half
 
 Pooling = Literal[1, 3, 5, 7]
-# As buffers are described below, as `residual_in_half` takes them, or as `models.one_pass` does.
+# As buffers are described below, as `residual_in_half` takes them, or as `models.loops.one_pass` does.
 _Layout = Literal["stored", "unit", "interleaved"]
 
 _BLOCK = 2**19  # floats at a time where something is turned into float32: 2 MB
@@ -123,12 +123,9 @@ class CompactGaussian(nn.Module):
             filled = self.config.dimensions if level == len(self.channels) else rows
             setattr(ready, f"whitening{level}", whitening[:filled].to(dtype))
             setattr(ready, f"mean{level}", mean.permute(1, 2, 0).contiguous().permute(2, 0, 1))  # as levels lie
-        if device.type == "cpu" and self.directions.dtype == torch.int8 and can_run():
+        if device.type == "cpu" and self.directions.dtype == torch.int8 and ready_for(dtype):
             ready.directions, ready.corrections = interleaved(self.directions, self.corrections)
             ready.layout = "interleaved"
-            compile_distances(dtype)
-            for levels in {dtype, torch.float32}:  # which a fusion's are
-                compile_centring(levels)
         elif dtype != torch.float32:  # that would be twice the memory: it takes them block by block
             ready.directions, ready.corrections = self._of_unit_length(dtype)
             ready.layout = "unit"

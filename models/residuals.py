@@ -22,7 +22,11 @@ def residual(z: Tensor, directions: Tensor, corrections: Tensor, *, shrinkage: f
     explained = [
         (torch.bmm(some, stored.to(z.dtype)).square() * lengths.unsqueeze(1)).sum(2) for some, stored, lengths in blocks
     ]
-    return ((z.square().sum(2) - torch.cat(explained)).clamp_min(0) / shrinkage).sqrt()
+    left = z.square().sum(2) - torch.cat(explained)
+    left = torch.where(
+        left == -torch.inf, torch.nan, left.clamp_min(0)
+    )  # explained beyond all numbers: not by good parts
+    return (left / shrinkage).sqrt()
 
 
 def residual_in_half(z: Tensor, directions: Tensor, variances: Tensor, *, shrinkage: float) -> Tensor:

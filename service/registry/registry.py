@@ -16,7 +16,8 @@ import torch
 
 from models.artifact import Artifact
 from models.errors import ArtifactError, ArtifactTooLarge
-from models.precision import Precision
+from models.loops.ready import ready_for
+from models.precision import Precision, pick_precision
 from service.errors import ArtifactUnavailable, StoreUnavailable
 from service.registry.manifests import Manifests
 from service.registry.memory import Key, Memory, NoRoom
@@ -247,7 +248,12 @@ def open_registry(
     budget: int | None = None,
     precision: Precision = "auto",
 ) -> Registry:
-    """Look through a folder and the database. `budget` is in bytes of loaded tensors. Raises StoreUnavailable."""
+    """Look through a folder and the database. `budget` is in bytes of loaded tensors. Raises StoreUnavailable.
+
+    On a CPU compiled loops are made ready first: the first picture after an update would wait for them.
+    """
+    if device.type == "cpu":
+        ready_for(pick_precision(precision, device))
     memory = Memory(device, budget=budget, precision=precision)
     registry = Registry(folder, memory=memory, artifacts=artifacts)
     registry.refresh()

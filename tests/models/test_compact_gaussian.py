@@ -149,12 +149,13 @@ def test_rows_that_are_filled_are_counted_up_to_the_last_one() -> None:
 
 @pytest.mark.parametrize("kept", [stored, of_format_2])
 @pytest.mark.parametrize("triangular", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # its operators run anywhere
 def test_computed_in_bfloat16_the_map_moves_by_less_than_a_percent(
-    triangular: bool, kept: Callable[..., CompactGaussian]
+    device: str, triangular: bool, kept: Callable[..., CompactGaussian]
 ) -> None:
     scorer = fitted(rank=4, shrinkage=0.1)
     scorer, asked = kept(turned(scorer) if triangular else scorer), levels(3, seed=1)
-    single, half = (scorer.compute_in(dtype, CPU)(asked) for dtype in (torch.float32, torch.bfloat16))
+    single, half = (scorer.compute_in(dtype, torch.device(device))(asked) for dtype in (torch.float32, torch.bfloat16))
     assert half.dtype == torch.float32
     torch.testing.assert_close(single, scorer(asked), rtol=1e-4, atol=0)
     assert 1e-5 < float((half / single - 1).abs().mean()) < 0.01

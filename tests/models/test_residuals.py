@@ -31,6 +31,15 @@ def test_the_residual_is_the_same_over_many_blocks_and_never_negative(monkeypatc
     assert residual(z.double(), directions, corrections, shrinkage=0.5).dtype == torch.float64
 
 
+@pytest.mark.parametrize("huge", [1e16, 1e17, 1e18, 1e19, 1e20, 1e30])
+def test_what_is_larger_than_can_be_reckoned_with_is_never_near(huge: float) -> None:
+    unit, variances = directions_of(1.0)
+    z = huge * torch.randn(P, 3, K, generator=torch.Generator().manual_seed(1))
+    assert not (residual(z, unit.float(), 1 - variances, shrinkage=SHRINKAGE) < huge).any()
+    found = residual_in_half(z.bfloat16(), unit, variances, shrinkage=SHRINKAGE)
+    assert not (found < huge).any()  # what is not a number is a fault
+
+
 def directions_of(s: float) -> tuple[Tensor, Tensor]:
     """Orthonormal directions (p, k, r) as bfloat16 holds them, and variances (p, r), where good parts vary by s."""
     random = torch.Generator().manual_seed(0)

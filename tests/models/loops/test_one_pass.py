@@ -1,19 +1,21 @@
 """Distances in one pass against z and the residual that they stand for, in double precision."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.one_pass import distances, interleaved
+from models.loops.one_pass import distances, interleaved
 from models.residuals import residual
 
 GRIDS, FILLED = ((7, 6), (4, 3), (2, 2)), (5, 11, 19)
 P, K, SHRINKAGE = GRIDS[0][0] * GRIDS[0][1], FILLED[-1], 0.1
 
 Parts = list[Tensor]
+Kept = tuple[Tensor, Tensor]
 
 
 def parts(b: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Parts:
@@ -21,7 +23,7 @@ def parts(b: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Parts
     return [torch.randn(b, *grid, k, generator=random).to(dtype) for grid, k in zip(GRIDS, FILLED, strict=True)]
 
 
-def kept(rank: int) -> tuple[Tensor, Tensor]:
+def kept(rank: int) -> Kept:
     """Directions that explain half of a squared length each, as an artifact holds them."""
     random = torch.Generator().manual_seed(1)
     directions = torch.linalg.qr(torch.randn(P, K, rank, generator=random)).Q
@@ -69,6 +71,32 @@ def test_what_is_not_finite_stays_so_and_stays_with_its_picture(
     found = distances(asked, *stored, shrinkage=SHRINKAGE).flatten(1)
     assert not found[b - 1].isfinite().all()
     assert found[: b - 1].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("huge", [1e16, 1e17, 1e18, 1e19, 1e20, 1e30])
+def test_what_is_larger_than_can_be_reckoned_with_is_never_near(huge: float, dtype: torch.dtype) -> None:
+    asked = [huge * part for part in parts(5, dtype=dtype)]
+    found = distances(asked, *interleaved(*kept(6)), shrinkage=SHRINKAGE)
+    assert not (found < huge).any()  # what is not a number is a fault
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda parts, kept: ([parts[0][:, :-1], *parts[1:]], kept),
+        lambda parts, kept: ([parts[0], parts[1][:1], parts[2]], kept),
+        lambda parts, kept: ([*parts[:2], parts[2][..., :-1]], kept),
+        lambda parts, kept: ([parts[0], torch.zeros(2, 4, 3, K + 1), parts[2]], kept),
+        lambda parts, kept: ([*parts[:2], parts[2][:, :0]], kept),
+        lambda parts, kept: (parts, (kept[0][:, :-1], kept[1][:, :-1])),
+        lambda parts, kept: (parts, (kept[0], kept[1][:-1])),
+    ],
+)
+def test_shapes_that_do_not_go_together_are_refused(change: Callable[[Parts, Kept], tuple[Parts, Kept]]) -> None:
+    asked, stored = change(parts(2), interleaved(*kept(4)))
+    with pytest.raises(ValueError, match="do not go together"):
+        distances(asked, *stored, shrinkage=SHRINKAGE)
 
 
 def test_what_is_explained_to_the_last_digit_is_no_distance_and_not_less() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.centred import centred
+from models.loops.centred import centred
 from models.pooling import pooled
 
 LAST = torch.channels_last
@@ -41,3 +41,8 @@ def test_what_is_not_finite_reaches_its_neighbours_and_no_further(value: float, 
     wanted = torch.zeros_like(faulty)
     wanted[1, 2:5, 0:3, 2] = True
     assert torch.equal(faulty, wanted)
+
+
+def test_a_mean_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no mean"):
+        centred(level(), MEAN[:-1], kernel=3)

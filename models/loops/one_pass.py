@@ -7,7 +7,6 @@ in their eight bits: enough digits are left of the difference that M² is (model
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numba
@@ -16,9 +15,12 @@ import torch
 from numpy import float32
 from torch import Tensor
 
-from models.compiled import compiled, compiled_side_by_side, fetch, numbers, run, warm_up, wide
+from models.loops.bfloat16 import numbers, wide
+from models.loops.compiled import compiled, compiled_side_by_side, run
+from models.loops.prefetch import fetch_line
 
 _TOGETHER = 8  # pictures at a time: their z stay in a core's own cache
+_LINE = 64  # bytes of memory that a processor fetches at a time
 _GROUP = 4  # directions, and pictures, that are multiplied with each other while they are in registers
 
 
@@ -39,8 +41,9 @@ def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, 
 
     `parts` are three (b, h_l, w_l, k_l) of one type, float32 or bfloat16, each on its level's own grid, the first one's
     being h x w; bilinearly stretched to that they add up to z. The last one fills all k dimensions, the others the
-    first k_l.
+    first k_l. Raises ValueError where shapes do not go together.
     """
+    _check(parts, directions, corrections)
     first, second, third = (numbers(part.contiguous()) for part in parts)
     found = torch.empty(first.shape[:3])
     found_there = found.numpy()
@@ -51,22 +54,30 @@ def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, 
             *(first[some], second[some], third[some]),
             *(directions.numpy(), corrections.numpy(), float32(shrinkage)),
             found_there[some],
+            rounds=found.shape[1],
         )
     return found
 
 
-@cache
-def compile_distances(dtype: torch.dtype) -> None:
-    """Compile what `distances` needs for parts of that type, unless it has been."""
-    parts = [torch.zeros(1, edge, edge, 1, dtype=dtype) for edge in (4, 2, 1)]
-    nothing = interleaved(torch.zeros(16, 1, 1, dtype=torch.int8), torch.zeros(16, 1))
-    warm_up(lambda: distances(parts, *nothing, shrinkage=1.0))
+def _check(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor) -> None:
+    """What no loop would notice: it would read what lies behind."""
+    p, filled, k = directions.shape
+    b, h, w, _ = parts[0].shape
+    sound = (
+        (h * w, corrections.shape, filled % _GROUP) == (p, (p, filled), 0)
+        and all(len(part) == b and part.shape[1] and part.shape[2] and part.shape[3] <= k for part in parts)
+        and parts[-1].shape[3] == k
+    )
+    if not sound:
+        shapes = [tuple(each.shape) for each in (*parts, directions, corrections)]
+        raise ValueError(f"parts, directions and corrections do not go together: {shapes}")
 
 
 @compiled_side_by_side
-def _rows(p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, shrinkage: Any, found: Any) -> None:
-    for y in numba.prange(found.shape[1]):
+def _rows(p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, shrinkage: Any, found: Any, done: Any) -> None:
+    for y in numba.prange(len(done)):
         _row(np.int64(y), p1, p2, p3, directions, corrections, shrinkage, found)
+        done[y] = True
 
 
 # Arrays are indexed and never sliced in here: a slice counts its references, and where the threads share an array they
@@ -94,11 +105,24 @@ def _row(y: Any, p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, s
             left[j] = _add_fine(p1, j, y, x, z)
         position = y * w + x
         for start in range(0, rank, _GROUP):
-            fetch(begin + ((position + 1) * rank + start) * k, _GROUP * k)  # the next position's
+            _fetch(begin + ((position + 1) * rank + start) * k, _GROUP * k)  # the next position's
             _explain(z, directions, corrections, position, start, some, left)
         for j in range(b):
-            # A difference that is not a number is not below zero, and stays what it is.
-            found[j, y, x] = float32(0) if left[j] < 0 else np.sqrt(left[j] / shrinkage)
+            found[j, y, x] = np.sqrt(_not_below_zero(left[j]) / shrinkage)
+
+
+@compiled
+def _not_below_zero(difference: Any) -> Any:
+    """What is not a number stays that, and what was explained beyond all numbers becomes it: that is no good part."""
+    if difference == -np.inf:
+        return float32(np.nan)
+    return float32(0) if difference < 0 else difference
+
+
+@compiled
+def _fetch(address: Any, size: Any) -> None:
+    for line in range(address, address + size, _LINE):
+        fetch_line(line)  # type: ignore[call-arg]
 
 
 @compiled

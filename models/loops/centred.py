@@ -4,7 +4,6 @@ As `models.pooling.pooled`, less the mean, and in float32 until the very last: a
 rounded before it is taken it would have few digits left.
 """
 
-from functools import cache
 from typing import Any
 
 import numba
@@ -13,32 +12,31 @@ import torch
 from numpy import float32
 from torch import Tensor
 
-from models.compiled import compiled, compiled_side_by_side, narrow, numbers, run, warm_up, wide
+from models.loops.bfloat16 import narrow, numbers, wide
+from models.loops.compiled import compiled, compiled_side_by_side, run
 
 
 def centred(level: Tensor, mean: Tensor, *, kernel: int) -> Tensor:
     """Level (b, c, h, w), channels last in memory -> (b, h, w, c) of its type, float32 or bfloat16.
 
-    Each value is the mean of those `kernel` x `kernel` neighbours that exist, less `mean` (h, w, c) float32.
+    Each value is the mean of those `kernel` x `kernel` neighbours that exist, less `mean` (h, w, c) float32. Raises
+    ValueError where level and mean are not of one shape.
     """
     lying = level.permute(0, 2, 3, 1).contiguous()
+    if lying.shape[1:] != mean.shape:  # which no loop would notice
+        raise ValueError(f"a level of shape {tuple(lying.shape[1:])} has no mean of shape {tuple(mean.shape)}")
     found = torch.empty_like(lying)
-    run(_rows, numbers(lying), mean.numpy(), kernel // 2, numbers(found))
+    rounds = lying.shape[0] * lying.shape[1]
+    run(_rows, numbers(lying), mean.numpy(), kernel // 2, numbers(found), rounds=rounds)
     return found
 
 
-@cache
-def compile_centring(dtype: torch.dtype) -> None:
-    """Compile what `centred` needs for levels of that type, unless it has been."""
-    level = torch.zeros(1, 1, 1, 1, dtype=dtype)
-    warm_up(lambda: centred(level, torch.zeros(1, 1, 1), kernel=1))
-
-
 @compiled_side_by_side
-def _rows(level: Any, mean: Any, reach: Any, found: Any) -> None:
+def _rows(level: Any, mean: Any, reach: Any, found: Any, done: Any) -> None:
     height = level.shape[1]
-    for row in numba.prange(len(level) * height):
+    for row in numba.prange(len(done)):
         _row(level, mean, reach, np.int64(row) // height, np.int64(row) % height, found)
+        done[row] = True
 
 
 @compiled

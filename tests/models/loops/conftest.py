@@ -1,0 +1,43 @@
+"""Processes of their own, to see what they find, keep and say."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+_SCORE = """
+import torch
+from models.compact_gaussian import CompactGaussian, CompactGaussianConfig
+config = CompactGaussianConfig(dimensions=6, rank=2, shrinkage=0.1, pooling=3)
+scorer = CompactGaussian(config, (2, 2, 2), ((4, 4), (2, 2), (1, 1)))
+for each in scorer.whitenings:
+    each.fill_(1)
+ready = scorer.compute_in(torch.bfloat16, torch.device("cpu"))
+levels = [torch.ones(1, 2, edge, edge, dtype=torch.bfloat16) for edge in (4, 2, 1)]
+print(ready.layout, round(float(ready(levels).mean()), 1))
+"""
+
+Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def python() -> Python:
+    """Runs code, after another piece of code, in a folder of sources, with changes to the environment."""
+
+    def run(
+        code: str, *, before: str = "", tree: Path = Path(__file__).parents[3], **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        given: Mapping[str, str] = {**os.environ, **environment}
+        command = [sys.executable, "-c", before + code]
+        return subprocess.run(command, env=given, cwd=tree, capture_output=True, text=True, timeout=300, check=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def score() -> str:
+    """Code that says what a scorer is made ready for, and a score of it."""
+    return _SCORE
