@@ -1,8 +1,9 @@
 """A contestant's process as the command sees it: asked in JSON lines, watched, and ended if it takes too much.
 
-One thread watches all workers. A worker whose resident memory exceeds its limit is killed, and so is the largest one
-when the machine itself runs out: what a benchmark must not do is take the machine down. Processes that a worker starts,
-such as those that read pictures for a fit, do not count, as most of their memory is shared with it; they end with it.
+A thread watches each worker while it is asked, and seldom: what computes on all cores waits for the one that is taken
+away. A worker whose resident memory exceeds its limit is killed, and so is the largest one when the machine itself runs
+out: what a benchmark must not do is take the machine down. Processes that a worker starts, such as those that read
+pictures for a fit, do not count, as most of their memory is shared with it; they end with it.
 """
 
 import json
@@ -16,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-_EVERY: Final = 0.05  # seconds between two looks
+_EVERY: Final = 0.2  # seconds between two looks
 _RESERVE: Final = 10**9  # bytes that the machine keeps
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -53,6 +54,7 @@ class Worker:
                 text=True,
                 process_group=0,  # with the processes that it starts: one that is left would keep its pipes open
             )
+        self._asked = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._watching.start()
 
@@ -61,6 +63,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._deadline = time.monotonic() + self._patience
+        self._asked.set()
         try:
             self._process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
             self._process.stdin.flush()
@@ -70,6 +73,7 @@ class Worker:
         self._deadline = float("inf")
         if not line:
             raise WorkerFailed(self._epitaph())
+        self._asked.clear()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
@@ -83,6 +87,7 @@ class Worker:
         """End the process; it has nothing to keep."""
         self._kill()
         self._process.wait()
+        self._asked.set()
         self._watching.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -96,7 +101,7 @@ class Worker:
         self.close()
 
     def _watch(self) -> None:
-        while self._process.poll() is None:
+        while self._asked.wait() and self._process.poll() is None:
             taken = resident_bytes(self._process.pid)
             self.highest = max(self.highest, taken)
             if taken > self._limit:
