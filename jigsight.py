@@ -16,7 +16,7 @@ from models.cores import use_cores
 from models.errors import JigSightError
 from service.version import installed_version
 
-_MODULES_OF_THE_EXTRA = ("filelock", "lightning_fabric", "matplotlib")
+_MODULES_OF_THE_EXTRA = ("lightning_fabric", "matplotlib")
 _COMMANDS_OF_THE_EXTRA = ("demo", "sample", "synth", "train", "refit", "evaluate", "benchmark")
 _ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 

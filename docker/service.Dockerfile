@@ -59,7 +59,7 @@ RUN groupadd --gid 10001 jigsight \
 COPY --from=environment /opt/jigsight /opt/jigsight
 # numba's threads want OpenMP under this name, and there should be no second one beside torch's.
 RUN ln -s /opt/jigsight/lib/python3.11/site-packages/torch/lib/libgomp.so.1 /usr/lib/libgomp.so.1.0.0 \
-    && { [ "$VARIANT" = cuda ] || /opt/jigsight/bin/python -c "import torch, numba.np.ufunc.omppool"; }
+    && /opt/jigsight/bin/python -c "import torch, numba.np.ufunc.omppool"
 ENV PATH=/opt/jigsight/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

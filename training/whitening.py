@@ -76,6 +76,7 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
                 share += found.pop(pair).cpu()
             step.advance()
     scatter = {pair: share[:-1].sum(0) - share[-1] for pair, share in shares.items()}
+    shares = {pair: share[:-1] for pair, share in shares.items()}
     return Moments(tuple(len(group) for group in groups), height * width, scatter, shares)
 
 
@@ -99,6 +100,9 @@ def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Ind
     `left` (k, n, c_l) and `right` (k, n, c_m) sum up to nothing over all n pictures, so what is left sums up to what
     has gone: that mean is as good as one more picture of the group.
     """
+    if len(groups) == 1:  # of nobody else is there a mean
+        total[0] += product(left.flatten(0, 1).T, right.flatten(0, 1).T)
+        return
     means = []
     for group, places in enumerate(groups):
         sides = [side[:, places] for side in (left, right)]
@@ -111,7 +115,7 @@ def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Ind
 
 
 def _whole(scatter: Pairs) -> Tensor:
-    """Pairs of levels as one symmetric matrix, (d, d)."""
+    """Pairs of levels as one matrix, (d, d), symmetric but for rounding: of a level with itself both sides are made."""
     upper = [[scatter[min(l, m), max(l, m)] for m in range(3)] for l in range(3)]
     return torch.cat(
         [torch.cat([part if l <= m else part.T for m, part in enumerate(row)], dim=1) for l, row in enumerate(upper)]

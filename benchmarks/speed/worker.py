@@ -1,7 +1,7 @@
 """A contestant's process as the command sees it: asked in JSON lines, watched, and ended if it takes too much.
 
 A thread watches each worker while it is asked, and seldom: what computes on all cores waits for the one that is taken
-away. A worker whose resident memory exceeds its limit is killed, and so is the largest one when the machine itself runs
+away. A worker whose resident memory exceeds its limit is killed, and so is a large one when the machine itself runs
 out: what a benchmark must not do is take the machine down. Processes that a worker starts, such as those that read
 pictures for a fit, do not count, as most of their memory is shared with it; they end with it.
 """

@@ -1,93 +1,118 @@
-"""Where numba keeps compiled code: a folder for this version of these loops, with digests of what was written there.
+"""Where numba keeps compiled code: a folder for these loops on this processor, and digests of what was written there.
 
-numba itself would go on with old code where a function has changed that another one calls, and it executes what a power
-cut has left of a file.
+numba itself would go on with old code where a function has changed that another one calls, executes what a power cut
+has left of a file, and mixes up what two processes write at once.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
+import llvmlite
 import numba
+from filelock import FileLock
+from llvmlite import binding
 
 logger = logging.getLogger(__name__)
 _DIGESTS = "digests.json"
 
 
-@cache
-def folder() -> Path | None:
-    """The folder, with nothing in it that is not as it was written; None where there can be none.
+@contextmanager
+def opened() -> Iterator[Path | None]:
+    """The folder, with nothing in it that is not as it was written, for one process at a time; None: there is none.
 
-    It lies in NUMBA_CACHE_DIR, or in the user's cache folder.
+    It lies in NUMBA_CACHE_DIR, or in the user's cache folder. What it holds on leaving, but for an error, is vouched for.
     """
-    try:
-        found = _base() / _version()
-        found.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _discard_damaged(found)
-        with tempfile.TemporaryFile(dir=found):  # whether it may be written to
-            return found
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        logger.warning("compiled loops cannot be kept (%s): each process compiles them for some ten seconds.", error)
-        return None
+    with ExitStack() as held:
+        folder: Path | None = None
+        try:
+            folder = _base() / _name()
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{folder}.lock"))
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _refuse_others(folder)
+            _discard(folder, but=_digests_written(folder))
+        except (OSError, RuntimeError, NotImplementedError) as error:  # no home; no locks on this file system
+            logger.warning("compiled loops cannot be kept (%s): each process compiles them.", error)
+            folder = None
+        yield folder
+        if folder is not None:
+            _seal(folder)
 
 
-def is_empty() -> bool:
-    """Whether nothing has been compiled on this machine, or nothing can be kept."""
-    kept = folder()
-    return kept is None or not _files(kept)
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is kept there."""
+    return not _files(folder)
 
 
-def seal() -> None:
-    """Write down the digests of what the folder holds now; without them a next process compiles it anew."""
-    kept = folder()
-    if kept is None:
-        return
-    with contextlib.suppress(OSError):
-        digests = {str(file.relative_to(kept)): _digest(file) for file in _files(kept)}
-        if digests == _sealed(kept):
-            return
-        with tempfile.NamedTemporaryFile("w", dir=kept, delete=False) as partial:
-            json.dump(digests, partial)
-        Path(partial.name).replace(kept / _DIGESTS)
+def empty(folder: Path) -> None:
+    """Delete what is kept there."""
+    _discard(folder, but={})
 
 
 def _base() -> Path:
-    given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    given = os.environ.get("NUMBA_CACHE_DIR")
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jigsight"
 
 
 @cache
-def _version() -> str:
-    """A name for the sources of this package."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+def _name() -> str:
+    """A digest of what decides on the code: the sources of this package, the compiler, the processor; and the user."""
+    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+    compiler = [numba.__version__, llvmlite.__version__]
+    processor = [binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()]
+    words = [word.encode() for word in (*compiler, *processor, str(_user()))]
+    return hashlib.sha256(b"\0".join([*sources, *words])).hexdigest()[:16]
 
 
-def _discard_damaged(kept: Path) -> None:
-    sealed = _sealed(kept)
-    for file in _files(kept):
-        if sealed.get(str(file.relative_to(kept))) != _digest(file):
-            logger.info("compiled loops in %s are not as they were written: compiling anew", file)
-            file.unlink(missing_ok=True)
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def _files(kept: Path) -> list[Path]:
-    return [file for file in kept.rglob("*") if file.is_file() and file.name != _DIGESTS]
+def _refuse_others(folder: Path) -> None:
+    """What lies there is executed."""
+    found = folder.stat()
+    if hasattr(os, "geteuid") and (found.st_uid != _user() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise PermissionError(f"others may write to {folder}")
 
 
-def _sealed(kept: Path) -> dict[str, str]:
+def _discard(folder: Path, *, but: dict[str, str]) -> None:
+    others = [file for file in _files(folder) if but.get(str(file.relative_to(folder))) != _digest(file)]
+    for file in others:
+        file.unlink()
+    if others and but:
+        logger.warning("%d files in %s are not as they were written: compiling them anew.", len(others), folder)
+
+
+def _seal(folder: Path) -> None:
     try:
-        found = json.loads((kept / _DIGESTS).read_bytes())
+        digests = {str(file.relative_to(folder)): _digest(file) for file in _files(folder)}
+        if digests != _digests_written(folder):
+            partial = folder.with_suffix(".partial")
+            partial.write_text(json.dumps(digests), encoding="utf-8")
+            partial.replace(folder / _DIGESTS)
+    except OSError as error:
+        logger.warning("compiled loops cannot be kept (%s): the next process compiles them again.", error)
+
+
+def _digests_written(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / _DIGESTS).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file() and file.name != _DIGESTS]
 
 
 def _digest(file: Path) -> str:

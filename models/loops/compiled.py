@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -22,10 +23,12 @@ _FAST = {"reassoc", "contract", "nsz"}
 # OpenMP first, as torch has it: both then have the same threads. The second is part of numba.
 numba.config.THREADING_LAYER = "default"  # type: ignore[attr-defined]
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]  # type: ignore[attr-defined]
+numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"  # type: ignore[attr-defined]
 _MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _one_at_a_time = threading.Lock()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_all: list[Any] = []  # that is compiled when it is called
 
 
 def compiled(function: Function) -> Function:
@@ -39,10 +42,9 @@ def compiled_side_by_side(function: Function) -> Function:
 
 
 def _made(function: Function, **options: Any) -> Function:
-    folder = code_cache.folder()
-    if folder is not None:
-        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
-    return cast(Function, numba.njit(cache=folder is not None, nogil=True, **options)(function))
+    made = numba.njit(nogil=True, **options)(function)
+    _all.append(made)
+    return cast(Function, made)
 
 
 def run(loops: Callable[..., None], *arguments: Any, rounds: int) -> None:
@@ -54,7 +56,11 @@ def run(loops: Callable[..., None], *arguments: Any, rounds: int) -> None:
     done = np.zeros(rounds, np.bool_)
     with contextlib.nullcontext() if _with_openmp() else _one_at_a_time:
         numba.set_num_threads(max(1, min(torch.get_num_threads(), _MOST_THREADS)))
-        loops(*arguments, done)
+        try:
+            loops(*arguments, done)
+        except SystemError:  # so Python says that it has failed in the thread that calls
+            if done.all():
+                raise
     if not done.all():
         raise MemoryError(f"{int((~done).sum())} of {rounds} rounds of a compiled loop did not come to their end")
 
@@ -82,17 +88,37 @@ def warm_up(call: Callable[[], object]) -> bool:
     """
     started = time.perf_counter()
     try:
-        _until_compiled(call)
+        with code_cache.opened() as folder:
+            _compile(call, folder)
     except MemoryError:
         raise
     except Exception:  # a compiler's own fault; what it would have compiled torch can do
         logger.warning("loops cannot be compiled for this processor: detectors are slower.", exc_info=True)
         return False
-    code_cache.seal()
     took = time.perf_counter() - started
     if took > _LONG:
-        logger.info("compiled loops for this processor in %.0f s; it is done once, where they can be kept", took)
+        logger.info("compiled loops for this processor in %.0f s", took)
     return True
+
+
+def _compile(call: Callable[[], object], folder: Path | None) -> None:
+    """Make the call, with the code that is kept in the folder and keeping there what is not."""
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+        for each in _all:
+            each.enable_caching()
+    if folder is None or code_cache.is_empty(folder):  # a warning, as commands show no less
+        logger.warning("Compiling loops for this processor, which takes some ten seconds.")
+    try:
+        _until_compiled(call)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if folder is None or code_cache.is_empty(folder):
+            raise
+        logger.warning("compiled loops in %s are of no use (%s): compiling anew", folder, error)
+        code_cache.empty(folder)
+        _until_compiled(call)
 
 
 def _until_compiled(call: Callable[[], object]) -> None:

@@ -1,23 +1,17 @@
 """Compiling all loops ahead of the first picture."""
 
-import logging
 from functools import cache
 
 import torch
 
-from models.loops import code_cache
 from models.loops.centred import centred
 from models.loops.compiled import warm_up
 from models.loops.one_pass import distances, interleaved
-
-logger = logging.getLogger(__name__)
 
 
 @cache
 def ready_for(dtype: torch.dtype) -> bool:
     """Compile what scores features of that type, float32 or bfloat16, unless it has been; False where it cannot be."""
-    if code_cache.is_empty():  # a warning, as commands show no less
-        logger.warning("Compiling loops for this processor, which takes some ten seconds the first time.")
     return warm_up(lambda: _call_all(dtype))
 
 

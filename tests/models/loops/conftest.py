@@ -19,6 +19,17 @@ ready = scorer.compute_in(torch.bfloat16, torch.device("cpu"))
 levels = [torch.ones(1, 2, edge, edge, dtype=torch.bfloat16) for edge in (4, 2, 1)]
 print(ready.layout, round(float(ready(levels).mean()), 1))
 """
+# Loops that are compiled in no time.
+_SMALL = """
+import numpy as np
+from models.loops.bfloat16 import wide
+from models.loops.compiled import compiled, warm_up
+@compiled
+def doubled(x):
+    return 2 * wide(x)
+found = []
+print(warm_up(lambda: found.append(doubled(np.uint16(0x3F80)))), found[-1:])
+"""
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,3 +52,11 @@ def python() -> Python:
 def score() -> str:
     """Code that says what a scorer is made ready for, and a score of it."""
     return _SCORE
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Code that compiles a small loop, and says whether it could and what that gives."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.py").write_text(_SMALL)
+    return f"import sys; sys.path.append({str(folder)!r}); import small"

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,37 +12,55 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 
 FULL_DISK = """
 import os
-before, replace = os.replace, os.replace
+before = os.replace
 def full(source, target):
     if str(target).endswith(".nbc"):
         raise OSError(28, "No space left on device")
     return before(source, target)
 os.replace = full
 """
+READY = """
+import sys, torch
+from models.loops.ready import ready_for
+assert ready_for(getattr(torch, "{}"))
+"""
+START = """
+import torch
+from pathlib import Path
+from service.registry.registry import open_registry
+class Nothing:
+    def __getattr__(self, name):
+        return lambda *_, **__: {}
+open_registry(Path("."), device=torch.device("cpu"), artifacts=Nothing())
+"""
 
 
 @pytest.fixture(scope="module")
-def filled(python: Python, score: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def filled(python: Python, small: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A cache after a first process, and what that printed."""
     cache = tmp_path_factory.mktemp("cache")
-    return cache, python(score, NUMBA_CACHE_DIR=str(cache)).stdout
+    return cache, python(small, NUMBA_CACHE_DIR=str(cache)).stdout
 
 
 def times(cache: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in cache.rglob("*") if file.is_file()}
 
 
-def test_a_second_process_finds_the_code_of_the_first(python: Python, score: str, filled: tuple[Path, str]) -> None:
+def folders(cache: Path) -> set[Path]:
+    return {each for each in cache.iterdir() if each.is_dir()}
+
+
+def test_a_second_process_finds_the_code_of_the_first(python: Python, small: str, filled: tuple[Path, str]) -> None:
     cache, said = filled
-    assert said.startswith("interleaved ")
+    assert said == "True [2.0]\n"
     before = times(cache)
     assert any(file.suffix == ".nbc" for file in before)
-    assert python(score, NUMBA_CACHE_DIR=str(cache)).stdout == said
+    assert python(small, NUMBA_CACHE_DIR=str(cache)).stdout == said
     assert times(cache) == before
 
 
 def test_what_is_not_as_it_was_written_is_compiled_anew(
-    python: Python, score: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
 ) -> None:
     cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
     damaged = sorted(cache.rglob("*.nb?"))
@@ -50,50 +69,83 @@ def test_what_is_not_as_it_was_written_is_compiled_anew(
         code[len(code) // 2 :] = bytes(len(code) - len(code) // 2)  # pages that a power cut has left empty
         file.write_bytes(code)
     before = times(cache)
-    assert python(score, NUMBA_CACHE_DIR=str(cache)).stdout == said
+    found = python(small, NUMBA_CACHE_DIR=str(cache))
+    assert found.stdout == said
+    assert "not as they were written" in found.stderr
     after = times(cache)
     assert all(after[file] != before[file] for file in damaged)
-    assert python(score, NUMBA_CACHE_DIR=str(cache)).stdout == said
+    assert python(small, NUMBA_CACHE_DIR=str(cache)).stdout == said
     assert times(cache) == after
 
 
 def test_what_nobody_has_vouched_for_is_not_read(
-    python: Python, score: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
 ) -> None:
     cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (digests,) = cache.rglob("digests.json")
-    digests.write_text("[")
+    (kept,) = folders(cache)
+    (kept / "digests.json").write_text("[")
     before = times(cache)
-    assert python(score, NUMBA_CACHE_DIR=str(cache)).stdout == said
-    assert all(after != before[file] for file, after in times(cache).items())
+    assert python(small, NUMBA_CACHE_DIR=str(cache)).stdout == said
+    assert all(times(cache)[file] != before[file] for file in kept.rglob("*.nb?"))
 
 
 def test_other_sources_have_another_folder(
-    python: Python, score: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
 ) -> None:
     cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (kept,) = cache.iterdir()
+    (kept,) = folders(cache)
     tree = shutil.copytree(Path(__file__).parents[3] / "models", tmp_path / "changed" / "models")
     helper = tree / "loops" / "bfloat16.py"
     helper.write_text(helper.read_text() + "# changed\n")
-    changed = python(score, tree=tree.parent, NUMBA_CACHE_DIR=str(cache))
+    changed = python(small, tree=tree.parent, NUMBA_CACHE_DIR=str(cache))
     assert changed.stdout == said
-    assert {kept} < set(cache.iterdir())
+    assert {kept} < folders(cache)
 
 
 def test_where_nothing_can_be_written_each_process_compiles_for_itself(
-    python: Python, score: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    found = python(score, NUMBA_CACHE_DIR=str(tmp_path / "file" / "folder"))
+    found = python(small, NUMBA_CACHE_DIR=str(tmp_path / "file" / "folder"))
     assert found.stdout == filled[1]
     assert "cannot be kept" in found.stderr
 
 
 def test_a_disk_that_is_full_meanwhile_is_no_obstacle(
-    python: Python, score: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
 ) -> None:
-    found = python(score, before=FULL_DISK, NUMBA_CACHE_DIR=str(tmp_path))
+    found = python(small, before=FULL_DISK, NUMBA_CACHE_DIR=str(tmp_path))
     assert found.stdout == filled[1]
     assert "cannot be kept" in found.stderr
     assert not list(tmp_path.rglob("*.nbc"))
+
+
+def test_processes_that_start_together_do_not_get_into_each_other_s_way(
+    python: Python, filled: tuple[Path, str], tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        types = ("bfloat16", "float32", "bfloat16")
+        found = list(pool.map(lambda each: python(READY.format(each), NUMBA_CACHE_DIR=str(tmp_path)), types))
+    assert not any("anew" in each.stderr or "cannot" in each.stderr for each in found)
+    before = times(tmp_path)
+    for each in types:
+        assert not python(READY.format(each), NUMBA_CACHE_DIR=str(tmp_path)).stderr
+    assert times(tmp_path) == before
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+) -> None:
+    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
+    (kept,) = folders(cache)
+    kept.chmod(0o777)
+    before = times(cache)
+    found = python(small, NUMBA_CACHE_DIR=str(cache))
+    assert found.stdout == said
+    assert "others may write" in found.stderr
+    assert times(cache) == before
+
+
+def test_a_service_compiles_before_it_is_asked(python: Python, tmp_path: Path) -> None:
+    python(START, NUMBA_CACHE_DIR=str(tmp_path))
+    assert list(tmp_path.rglob("*.nbc"))

@@ -42,6 +42,14 @@ def fail(*_):
     raise RuntimeError("LLVM knows no such processor")
 Dispatcher.compile = fail
 """
+UNREADABLE = """
+from numba.core.caching import FunctionCache
+load = FunctionCache.load_overload
+def fail_once(cache, *arguments):
+    FunctionCache.load_overload = load
+    raise TypeError("code of another kind")
+FunctionCache.load_overload = fail_once
+"""
 
 
 @compiled_side_by_side
@@ -60,8 +68,10 @@ def _fail_at_three(i: Any) -> None:
 
 def test_what_fails_in_a_thread_is_not_lost() -> None:
     found = np.zeros(64)
-    with pytest.raises((MemoryError, SystemError)):
+    with pytest.raises(MemoryError, match="did not come to their end"):
         run(_fail_in_a_round, found, rounds=64)
+    with pytest.raises(MemoryError):
+        run(_fail_in_a_round, found, rounds=4)  # one round for each thread: who calls has one as well
     run(_sound, found, rounds=64)  # and the threads are as good as before
     assert (found == 1).all()
 
@@ -92,6 +102,13 @@ def test_where_nothing_can_be_compiled_torch_s_operators_do_the_work(
     assert "cannot be compiled" in found.stderr
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept in the user's folder."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_fault_that_stays_is_no_reason_to_try_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     def full() -> None:
         raise OSError("no space left on device")
@@ -100,6 +117,15 @@ def test_a_fault_that_stays_is_no_reason_to_try_for_ever(caplog: pytest.LogCaptu
     assert caplog.text.count("cannot be kept") == 1
 
 
+def test_code_that_cannot_be_used_is_no_reason_to_do_without(python: Python, small: str, tmp_path: Path) -> None:
+    said = python(small, NUMBA_CACHE_DIR=str(tmp_path)).stdout
+    found = python(small, before=UNREADABLE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert found.stdout == said
+    assert "are of no use" in found.stderr
+    assert not python(small, NUMBA_CACHE_DIR=str(tmp_path)).stderr
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_memory_is_not_a_matter_of_compiling() -> None:
     def too_much() -> None:
         raise MemoryError
