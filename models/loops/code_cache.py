@@ -27,7 +27,7 @@ _DIGESTS = "digests.json"
 def opened() -> Iterator[Path | None]:
     """The folder, with nothing in it that is not as it was written, for one process at a time; None: there is none.
 
-    It lies in NUMBA_CACHE_DIR, or in the user's cache folder. Unless an error ends it, what it holds is then vouched for.
+    It lies in NUMBA_CACHE_DIR, or in the user's cache folder. Unless an error ends it, what it then holds counts.
     """
     with ExitStack() as held:
         folder: Path | None = None
