@@ -38,7 +38,7 @@ def opened() -> Iterator[Path | None]:
             folder.mkdir(mode=0o700, exist_ok=True)
             _refuse_others(folder)
             _discard(folder, but=_digests_written(folder))
-        except (OSError, RuntimeError, NotImplementedError) as error:  # no home; no locks on this file system
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home, or no locks on that file system
             logger.warning("compiled loops cannot be kept (%s): each process compiles them.", error)
             folder = None
         yield folder
