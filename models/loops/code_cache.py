@@ -21,6 +21,7 @@ from llvmlite import binding
 
 logger = logging.getLogger(__name__)
 _DIGESTS = "digests.json"
+_PATIENCE = 120.0  # seconds, for a process that compiles: some ten times as long as that takes
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def opened() -> Iterator[Path | None]:
         try:
             folder = _base() / _name()
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{folder}.lock"))
+            held.enter_context(FileLock(f"{folder}.lock", timeout=_PATIENCE))
             folder.mkdir(mode=0o700, exist_ok=True)
             _refuse_others(folder)
             _discard(folder, but=_digests_written(folder))
