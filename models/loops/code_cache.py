@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from llvmlite import binding
 
 logger = logging.getLogger(__name__)
 _DIGESTS = "digests.json"
-_PATIENCE = 120.0  # seconds, for a process that compiles: some ten times as long as that takes
+_PATIENCE = 60.0  # seconds, for a process that compiles: several times as long as that takes
 
 
 @contextmanager
@@ -33,14 +33,14 @@ def opened() -> Iterator[Path | None]:
     with ExitStack() as held:
         folder: Path | None = None
         try:
-            folder = _base() / _name()
-            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{folder}.lock", timeout=_PATIENCE))
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _refuse_others(folder)
+            folder = _made(_base())
+            held.enter_context(FileLock(folder / "lock", timeout=_PATIENCE))
             _discard(folder, but=_digests_written(folder))
         except (OSError, RuntimeError) as error:  # RuntimeError: no home, or no locks on that file system
-            logger.warning("compiled loops cannot be kept (%s): each process compiles them.", error)
+            logger.warning(
+                "compiled loops cannot be kept (%s): each process compiles them. NUMBA_CACHE_DIR names another place.",
+                error,
+            )
             folder = None
         yield folder
         if folder is not None:
@@ -64,6 +64,21 @@ def _base() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jigsight"
 
 
+def _made(base: Path) -> Path:
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = base / _name()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # What lies there is executed, and deleted.
+    if base.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise PermissionError(f"others may write to {base}")
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(f"{folder} is a link")
+    if hasattr(os, "geteuid") and (found.st_uid != _user() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise PermissionError(f"others may write to {folder}")
+    return folder
+
+
 @cache
 def _name() -> str:
     """A digest of what decides on the code: the sources of this package, the compiler, the processor; and the user."""
@@ -78,13 +93,6 @@ def _user() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def _refuse_others(folder: Path) -> None:
-    """What lies there is executed."""
-    found = folder.stat()
-    if hasattr(os, "geteuid") and (found.st_uid != _user() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        raise PermissionError(f"others may write to {folder}")
-
-
 def _discard(folder: Path, *, but: dict[str, str]) -> None:
     others = [file for file in _files(folder) if but.get(str(file.relative_to(folder))) != _digest(file)]
     for file in others:
@@ -94,13 +102,15 @@ def _discard(folder: Path, *, but: dict[str, str]) -> None:
 
 
 def _seal(folder: Path) -> None:
+    partial = folder / f"{_DIGESTS}.partial"
     try:
         digests = {str(file.relative_to(folder)): _digest(file) for file in _files(folder)}
         if digests != _digests_written(folder):
-            partial = folder.with_suffix(".partial")
             partial.write_text(json.dumps(digests), encoding="utf-8")
             partial.replace(folder / _DIGESTS)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         logger.warning("compiled loops cannot be kept (%s): the next process compiles them again.", error)
 
 
@@ -113,7 +123,8 @@ def _digests_written(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file() and file.name != _DIGESTS]
+    """What numba has written, unfinished files too."""
+    return [file for file in folder.rglob("*.nb[ci]*") if file.is_file()]
 
 
 def _digest(file: Path) -> str:

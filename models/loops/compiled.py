@@ -16,7 +16,7 @@ import torch
 from models.loops import code_cache
 
 logger = logging.getLogger(__name__)
-_LONG = 1.0  # seconds, where code that is kept takes tenths
+_LONG = 2.0  # seconds, where code that is kept takes tenths
 _ATTEMPTS = 64  # to compile where nothing can be kept: more than there are functions
 # Sums may be taken in any order. What is not a number stays that: it is a fault and must not pass for a distance.
 _FAST = {"reassoc", "contract", "nsz"}
@@ -87,18 +87,33 @@ def warm_up(call: Callable[[], object]) -> bool:
     Raises MemoryError where there is too little.
     """
     started = time.perf_counter()
+    notice = threading.Timer(_LONG, _say_that_it_takes_long)
+    notice.start()
     try:
         with code_cache.opened() as folder:
             _compile(call, folder)
     except MemoryError:
         raise
-    except Exception:  # a compiler's own fault; what it would have compiled torch can do
-        logger.warning("loops cannot be compiled for this processor: detectors are slower.", exc_info=True)
+    except Exception as error:  # a compiler's own fault; what it would have compiled torch can do
+        logger.warning("loops cannot be compiled (%s: %s): detectors are slower.", type(error).__name__, _line(error))
+        logger.debug("loops cannot be compiled", exc_info=True)
         return False
+    finally:
+        notice.cancel()
     took = time.perf_counter() - started
     if took > _LONG:
-        logger.info("compiled loops for this processor in %.0f s", took)
+        logger.info("loops were ready in %.0f s", took)
     return True
+
+
+def _say_that_it_takes_long() -> None:  # as a warning, since commands show no less
+    logger.warning(
+        "Compiling loops for this processor, or waiting for a process that does: some ten seconds, the first time."
+    )
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _compile(call: Callable[[], object], folder: Path | None) -> None:
@@ -107,8 +122,6 @@ def _compile(call: Callable[[], object], folder: Path | None) -> None:
         numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
         for each in _all:
             each.enable_caching()
-    if folder is None or code_cache.is_empty(folder):  # a warning, as commands show no less
-        logger.warning("Compiling loops for this processor, which takes some ten seconds.")
     try:
         _until_compiled(call)
     except MemoryError:
@@ -116,7 +129,7 @@ def _compile(call: Callable[[], object], folder: Path | None) -> None:
     except Exception as error:
         if folder is None or code_cache.is_empty(folder):
             raise
-        logger.warning("compiled loops in %s are of no use (%s): compiling anew", folder, error)
+        logger.warning("compiled loops in %s are of no use (%s): compiling them anew.", folder, _line(error))
         code_cache.empty(folder)
         _until_compiled(call)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -18,6 +19,10 @@ def full(source, target):
         raise OSError(28, "No space left on device")
     return before(source, target)
 os.replace = full
+"""
+IMPATIENT = """
+from models.loops import code_cache
+code_cache._PATIENCE = 3.0
 """
 READY = """
 import sys, torch
@@ -129,21 +134,54 @@ def test_processes_that_start_together_do_not_get_into_each_other_s_way(
     assert not any("anew" in each.stderr or "cannot" in each.stderr for each in found)
     before = times(tmp_path)
     for each in types:
-        assert not python(READY.format(each), NUMBA_CACHE_DIR=str(tmp_path)).stderr
+        python(READY.format(each), NUMBA_CACHE_DIR=str(tmp_path))
     assert times(tmp_path) == before
 
 
+@pytest.mark.parametrize("opened", ["inside", "around"])
 def test_a_folder_that_others_may_write_to_is_not_used(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path, opened: str
 ) -> None:
     cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
     (kept,) = folders(cache)
-    kept.chmod(0o777)
+    (kept if opened == "inside" else cache).chmod(0o777)
     before = times(cache)
     found = python(small, NUMBA_CACHE_DIR=str(cache))
     assert found.stdout == said
     assert "others may write" in found.stderr
     assert times(cache) == before
+
+
+def test_a_link_is_not_followed_and_nothing_of_others_is_deleted(
+    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+) -> None:
+    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
+    (kept,) = folders(cache)
+    (kept / "letter.txt").write_text("mine")
+    kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
+    before = times(tmp_path / "elsewhere")
+    found = python(small, NUMBA_CACHE_DIR=str(cache))
+    assert found.stdout == said
+    assert "is a link" in found.stderr
+    assert times(tmp_path / "elsewhere") == before
+    kept.unlink()
+    (tmp_path / "elsewhere").rename(kept)
+    (kept / "digests.json").unlink()  # so that all that was compiled goes
+    assert python(small, NUMBA_CACHE_DIR=str(cache)).stdout == said
+    assert (kept / "letter.txt").read_text() == "mine"
+
+
+def test_nobody_waits_for_ever_for_a_process_that_compiles(
+    python: Python, small: str, filled: tuple[Path, str]
+) -> None:
+    cache, said = filled
+    (kept,) = folders(cache)
+    with FileLock(kept / "lock"):
+        found = python(small, before=IMPATIENT, NUMBA_CACHE_DIR=str(cache))
+    assert found.stdout == said
+    assert "waiting for a process" in found.stderr
+    assert "cannot be kept" in found.stderr
 
 
 def test_a_service_compiles_before_it_is_asked(python: Python, tmp_path: Path) -> None:
