@@ -25,7 +25,7 @@ from models.loops import code_cache
 code_cache._PATIENCE = 3.0
 """
 READY = """
-import sys, torch
+import torch
 from models.loops.ready import ready_for
 assert ready_for(getattr(torch, "{}"))
 """
@@ -47,6 +47,14 @@ def filled(python: Python, small: str, tmp_path_factory: pytest.TempPathFactory)
     return cache, python(small, NUMBA_CACHE_DIR=str(cache)).stdout
 
 
+@pytest.fixture
+def own(filled: tuple[Path, str], tmp_path: Path) -> tuple[Path, Path, str]:
+    """A copy of that cache, the folder in it, and what the process printed."""
+    cache = shutil.copytree(filled[0], tmp_path / "cache")
+    (kept,) = folders(cache)
+    return cache, kept, filled[1]
+
+
 def times(cache: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in cache.rglob("*") if file.is_file()}
 
@@ -65,9 +73,9 @@ def test_a_second_process_finds_the_code_of_the_first(python: Python, small: str
 
 
 def test_what_is_not_as_it_was_written_is_compiled_anew(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, own: tuple[Path, Path, str]
 ) -> None:
-    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
+    cache, _, said = own
     damaged = sorted(cache.rglob("*.nb?"))
     for file in damaged:
         code = bytearray(file.read_bytes())
@@ -83,11 +91,8 @@ def test_what_is_not_as_it_was_written_is_compiled_anew(
     assert times(cache) == after
 
 
-def test_what_nobody_has_vouched_for_is_not_read(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
-) -> None:
-    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (kept,) = folders(cache)
+def test_what_nobody_has_vouched_for_is_not_read(python: Python, small: str, own: tuple[Path, Path, str]) -> None:
+    cache, kept, said = own
     (kept / "digests.json").write_text("[")
     before = times(cache)
     assert python(small, NUMBA_CACHE_DIR=str(cache)).stdout == said
@@ -95,10 +100,9 @@ def test_what_nobody_has_vouched_for_is_not_read(
 
 
 def test_other_sources_have_another_folder(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, own: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
-    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (kept,) = folders(cache)
+    cache, kept, said = own
     tree = shutil.copytree(Path(__file__).parents[3] / "models", tmp_path / "changed" / "models")
     helper = tree / "loops" / "bfloat16.py"
     helper.write_text(helper.read_text() + "# changed\n")
@@ -125,9 +129,7 @@ def test_a_disk_that_is_full_meanwhile_is_no_obstacle(
     assert not list(tmp_path.rglob("*.nbc"))
 
 
-def test_processes_that_start_together_do_not_get_into_each_other_s_way(
-    python: Python, filled: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_processes_that_start_together_do_not_get_into_each_other_s_way(python: Python, tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         types = ("bfloat16", "float32", "bfloat16")
         found = list(pool.map(lambda each: python(READY.format(each), NUMBA_CACHE_DIR=str(tmp_path)), types))
@@ -140,10 +142,9 @@ def test_processes_that_start_together_do_not_get_into_each_other_s_way(
 
 @pytest.mark.parametrize("opened", ["inside", "around"])
 def test_a_folder_that_others_may_write_to_is_not_used(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path, opened: str
+    python: Python, small: str, own: tuple[Path, Path, str], opened: str
 ) -> None:
-    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (kept,) = folders(cache)
+    cache, kept, said = own
     (kept if opened == "inside" else cache).chmod(0o777)
     before = times(cache)
     found = python(small, NUMBA_CACHE_DIR=str(cache))
@@ -153,10 +154,9 @@ def test_a_folder_that_others_may_write_to_is_not_used(
 
 
 def test_a_link_is_not_followed_and_nothing_of_others_is_deleted(
-    python: Python, small: str, filled: tuple[Path, str], tmp_path: Path
+    python: Python, small: str, own: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
-    cache, said = shutil.copytree(filled[0], tmp_path / "cache"), filled[1]
-    (kept,) = folders(cache)
+    cache, kept, said = own
     (kept / "letter.txt").write_text("mine")
     kept.rename(tmp_path / "elsewhere")
     kept.symlink_to(tmp_path / "elsewhere")
