@@ -2,8 +2,9 @@
 
 Reading the directions takes longer than all that is done with them: 45 MB for resnet18 at 224 px. So a row of positions
 at a time, z is put together in the cache from the levels' shares of it, and all pictures of a batch meet a position's
-directions while these are there and the next ones are fetched. In float32 from the shares on, and the directions stay
-in their eight bits: enough digits are left of the difference that M² is (models/residuals.py).
+directions while these are there and the next ones are fetched. Directions stay in their eight bits and z is rounded to
+sixteen; from there on to M all is exact but the last few sums, in float32: enough digits are left of the difference
+that M² is (models/residuals.py).
 """
 
 from collections.abc import Sequence
@@ -17,23 +18,33 @@ from torch import Tensor
 
 from models.loops.bfloat16 import numbers, wide
 from models.loops.compiled import compiled, compiled_side_by_side, run
-from models.loops.prefetch import fetch_line
+from models.loops.integer_products import (
+    LANES,
+    PAIR,
+    products_of_eight,
+    products_of_four,
+    products_of_one,
+    products_of_two,
+)
 
-_TOGETHER = 8  # pictures at a time: their z stay in a core's own cache
-_LINE = 64  # bytes of memory that a processor fetches at a time
-_GROUP = 4  # directions, and pictures, that are multiplied with each other while they are in registers
+_TOGETHER = 8  # pictures at a time: as many sums stay in registers, and their z in a core's own cache
+_MOST, _LARGEST = 2**15 - 1, 2**7  # of z when it is rounded, and of a direction
+_SUM = 2**31 - 1  # of their products
+_SIGN = np.int32(2**31 - 1)  # all bits but that
+_TINY = float32(1e-30)
 
 
 def interleaved(directions: Tensor, corrections: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions (p, k, r) int8 and corrections (p, r) as `distances` takes them: (p, r', k) and (p, r').
+    """Directions (p, k, r) int8 and corrections (p, r) as `distances` takes them: (p, n, k', 16, 2) and (p, n, 16).
 
-    A direction's numbers lie side by side, and zeros make r' a multiple of four.
+    That is n times 16 directions, of each of which two numbers lie side by side; zeros fill up what is missing.
     """
     p, k, r = directions.shape
-    filled = -(-r // _GROUP) * _GROUP
-    rows, lengths = directions.new_zeros(p, filled, k), corrections.new_zeros(p, filled)
-    rows[:, :r], lengths[:, :r] = directions.transpose(1, 2), corrections
-    return rows, lengths
+    pairs, blocks = -(-k // PAIR), -(-r // LANES)
+    filled, lengths = directions.new_zeros(p, pairs * PAIR, blocks * LANES), corrections.new_zeros(p, blocks * LANES)
+    filled[:, :k, :r], lengths[:, :r] = directions, corrections
+    lying = filled.view(p, pairs, PAIR, blocks, LANES).permute(0, 3, 1, 4, 2).contiguous()
+    return lying, lengths.view(p, blocks, LANES)
 
 
 def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
@@ -41,7 +52,8 @@ def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, 
 
     `parts` are three (b, h_l, w_l, k_l) of one type, float32 or bfloat16, each on its level's own grid, the first one's
     being h x w; bilinearly stretched to that they add up to z. The last one fills all k dimensions, the others the
-    first k_l. Raises ValueError where shapes do not go together.
+    first k_l. A position's z is rounded to steps of at most a 32,767th of its largest number, so long as k is below
+    512, and then in proportion to it coarser. Raises ValueError where shapes do not go together.
     """
     _check(parts, directions, corrections)
     first, second, third = (numbers(part.contiguous()) for part in parts)
@@ -61,12 +73,14 @@ def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, 
 
 def _check(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor) -> None:
     """What no loop would notice: it would read what lies behind."""
-    p, filled, k = directions.shape
+    p, blocks, pairs, *inner = directions.shape
     b, h, w, _ = parts[0].shape
+    k = parts[-1].shape[3]
     sound = (
-        (h * w, corrections.shape, filled % _GROUP) == (p, (p, filled), 0)
-        and all(len(part) == b and part.shape[1] and part.shape[2] and part.shape[3] <= k for part in parts)
-        and parts[-1].shape[3] == k
+        (p, pairs, inner) == (h * w, -(-k // PAIR), [LANES, PAIR])
+        and corrections.shape == (p, blocks, LANES)
+        and directions.is_contiguous()
+        and all(len(part) == b and part.shape[1] and part.shape[2] and 0 < part.shape[3] <= k for part in parts)
     )
     if not sound:
         shapes = [tuple(each.shape) for each in (*parts, directions, corrections)]
@@ -88,41 +102,35 @@ def _rows(p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, shrinkag
 def _row(y: Any, p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, shrinkage: Any, found: Any) -> None:
     """The distances of row y of the positions, of all pictures."""
     b, h, w = found.shape
-    rank, k = directions.shape[1:]
-    begin = np.int64(directions.ctypes.data)
+    k = p3.shape[3]
+    blocks, pairs = directions.shape[1:3]
     row2 = np.empty((b, p2.shape[2], p2.shape[3]), float32)
     row3 = np.empty((b, p3.shape[2], k), float32)
     for j in range(b):
         _stretch_down(p2, j, y, h, row2)
         _stretch_down(p3, j, y, h, row3)
-    z, left, some = np.empty((b, k), float32), np.empty(b, float32), np.empty((_GROUP, k), float32)
+    z, rounded, sums = np.empty(k, float32), np.zeros((b, pairs * PAIR), np.int16), np.empty((b, LANES), np.int32)
+    fineness, left = np.empty(b, float32), np.empty(b, float32)
+    most = float32(min(_MOST, _SUM // (_LARGEST * PAIR * pairs)))
     for x in range(w):
         for j in range(b):
-            for i in range(k):
-                z[j, i] = 0
-            _add_across(row3, j, x, w, z)
+            _put_across(row3, j, x, w, z)
             _add_across(row2, j, x, w, z)
-            left[j] = _add_fine(p1, j, y, x, z)
-        position = y * w + x
-        for start in range(0, rank, _GROUP):
-            _fetch(begin + ((position + 1) * rank + start) * k, _GROUP * k)  # the next position's
-            _explain(z, directions, corrections, position, start, some, left)
+            _add_fine(p1, j, y, x, z)
+            fineness[j] = _fineness(z, most)
+            left[j] = _round(z, fineness[j], j, rounded)
+        for block in range(blocks):
+            _multiply(rounded, directions, y * w + x, block, sums)
+            for j in range(b):
+                left[j] -= _explained(sums, j, corrections, y * w + x, block)
         for j in range(b):
-            found[j, y, x] = np.sqrt(_not_below_zero(left[j]) / shrinkage)
+            found[j, y, x] = np.sqrt(_not_below_zero(left[j]) / shrinkage) / fineness[j]
 
 
 @compiled
 def _not_below_zero(difference: Any) -> Any:
-    """What is not a number stays that, and what was explained beyond all numbers becomes it: that is no good part."""
-    if difference == -np.inf:
-        return float32(np.nan)
+    """What is not a number stays that."""
     return float32(0) if difference < 0 else difference
-
-
-@compiled
-def _fetch(address: Any, size: Any) -> None:
-    for line in range(address, address + size, _LINE):
-        fetch_line(line)  # type: ignore[call-arg]
 
 
 @compiled
@@ -146,70 +154,82 @@ def _stretch_down(part: Any, j: Any, y: Any, h: Any, row: Any) -> None:
 
 
 @compiled
-def _add_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
-    """What `_stretch_down` made, at x of w, added to picture j's z."""
+def _put_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
+    """What `_stretch_down` made, at x of w, as picture j's z."""
     before, behind, share = _neighbours(x, w, row.shape[1])
     for i in range(row.shape[2]):
-        z[j, i] += (float32(1) - share) * row[j, before, i] + share * row[j, behind, i]
+        z[i] = (float32(1) - share) * row[j, before, i] + share * row[j, behind, i]
 
 
 @compiled
-def _add_fine(part: Any, j: Any, y: Any, x: Any, z: Any) -> Any:
-    """The finest level's share added to picture j's z, whose squared length is returned."""
+def _add_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
+    """The same, added."""
+    before, behind, share = _neighbours(x, w, row.shape[1])
+    for i in range(row.shape[2]):
+        z[i] += (float32(1) - share) * row[j, before, i] + share * row[j, behind, i]
+
+
+@compiled
+def _add_fine(part: Any, j: Any, y: Any, x: Any, z: Any) -> None:
+    """The finest level's share added to picture j's z."""
     for i in range(part.shape[3]):
-        z[j, i] += wide(part[j, y, x, i])
+        z[i] += wide(part[j, y, x, i])
+
+
+@compiled
+def _fineness(z: Any, most: Any) -> Any:
+    """By what z is multiplied so that its largest number is `most` when it is rounded; nan where z is not finite."""
+    bits = np.int32(0)
+    for i in range(len(z)):
+        bits = max(bits, _size_in_bits(z[i]))
+    largest = np.int32(bits).view(float32)
+    return most / max(largest, _TINY) if largest < np.inf else float32(np.nan)
+
+
+@compiled
+def _size_in_bits(x: Any) -> Any:
+    """A number's bits but its sign's: they are ordered as sizes are, and what is no number comes last."""
+    return np.int32(float32(x).view(np.int32) & _SIGN)
+
+
+@compiled
+def _round(z: Any, fineness: Any, j: Any, rounded: Any) -> Any:
+    """Row j of `rounded` becomes z times `fineness`; returned is its squared length, nan where that is."""
+    if not fineness > 0:
+        return float32(np.nan)
     total = float32(0)
-    for i in range(z.shape[1]):
-        total += z[j, i] * z[j, i]
+    for i in range(len(z)):
+        n = np.int32(np.int32(z[i] * fineness + float32(_MOST + 1.5)) - np.int32(_MOST + 1))  # to the nearest
+        rounded[j, i] = np.int16(n)
+        total += float32(n) * float32(n)
     return total
 
 
 @compiled
-def _explain(z: Any, directions: Any, corrections: Any, p: Any, d: Any, some: Any, left: Any) -> None:
-    """Take from `left` what four directions of position p, from d on, explain of each picture's z."""
-    b, k = z.shape
-    whole = b - b % _GROUP
-    if whole:
-        for e in range(_GROUP):
-            for i in range(k):
-                some[e, i] = directions[p, d + e, i]
-        for j in range(0, whole, _GROUP):
-            _explain_four(z, j, some, corrections, p, d, left)
-    for j in range(whole, b):
-        left[j] -= _explained(z, j, directions, corrections, p, d)
+def _multiply(rounded: Any, directions: Any, p: Any, block: Any, sums: Any) -> None:
+    """Sixteen directions of position p with all pictures, eight at most, while the next position's are asked for."""
+    blocks, pairs = directions.shape[1:3]
+    size = pairs * LANES * PAIR
+    start, ahead = (p * blocks + block) * size, blocks * size
+    b, j = len(rounded), 0
+    if b & 8:
+        products_of_eight(rounded, j, directions, start, pairs, ahead, sums)
+        j += 8
+    if b & 4:
+        products_of_four(rounded, j, directions, start, pairs, ahead, sums)
+        j += 4
+    if b & 2:
+        products_of_two(rounded, j, directions, start, pairs, ahead, sums)
+        j += 2
+    if b & 1:
+        products_of_one(rounded, j, directions, start, pairs, ahead, sums)
 
 
 @compiled
-def _explained(z: Any, j: Any, directions: Any, corrections: Any, p: Any, d: Any) -> Any:
-    """What four directions explain of one picture's squared length."""
-    a0 = a1 = a2 = a3 = float32(0)
-    for i in range(z.shape[1]):
-        a = z[j, i]
-        a0 += a * float32(directions[p, d, i])
-        a1 += a * float32(directions[p, d + 1, i])
-        a2 += a * float32(directions[p, d + 2, i])
-        a3 += a * float32(directions[p, d + 3, i])
-    return _weighed(corrections, p, d, a0, a1, a2, a3)
-
-
-@compiled
-def _explain_four(z: Any, j: Any, some: Any, corrections: Any, p: Any, d: Any, left: Any) -> None:
-    """Sixteen sums in as many registers: a compiler does not find this by itself in two loops of four."""
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = float32(0)
-    for i in range(z.shape[1]):
-        u0, u1, u2, u3 = some[0, i], some[1, i], some[2, i], some[3, i]
-        z0, z1, z2, z3 = z[j, i], z[j + 1, i], z[j + 2, i], z[j + 3, i]
-        a0, a1, a2, a3 = a0 + z0 * u0, a1 + z0 * u1, a2 + z0 * u2, a3 + z0 * u3
-        b0, b1, b2, b3 = b0 + z1 * u0, b1 + z1 * u1, b2 + z1 * u2, b3 + z1 * u3
-        c0, c1, c2, c3 = c0 + z2 * u0, c1 + z2 * u1, c2 + z2 * u2, c3 + z2 * u3
-        d0, d1, d2, d3 = d0 + z3 * u0, d1 + z3 * u1, d2 + z3 * u2, d3 + z3 * u3
-    left[j] -= _weighed(corrections, p, d, a0, a1, a2, a3)
-    left[j + 1] -= _weighed(corrections, p, d, b0, b1, b2, b3)
-    left[j + 2] -= _weighed(corrections, p, d, c0, c1, c2, c3)
-    left[j + 3] -= _weighed(corrections, p, d, d0, d1, d2, d3)
-
-
-@compiled
-def _weighed(corrections: Any, p: Any, d: Any, a0: Any, a1: Any, a2: Any, a3: Any) -> Any:
-    first, second = corrections[p, d] * a0 * a0, corrections[p, d + 1] * a1 * a1
-    return first + second + corrections[p, d + 2] * a2 * a2 + corrections[p, d + 3] * a3 * a3
+def _explained(sums: Any, j: Any, corrections: Any, p: Any, block: Any) -> Any:
+    """What sixteen directions of position p explain of picture j's squared length, as it is rounded."""
+    total = float32(0)
+    for lane in range(LANES):
+        along = float32(sums[j, lane])
+        total += corrections[p, block, lane] * along * along
+    return total

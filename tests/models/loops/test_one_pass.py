@@ -1,7 +1,10 @@
 """Distances in one pass against z and the residual that they stand for, in double precision."""
 
+import json
+import platform
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -40,15 +43,71 @@ def added(asked: Parts) -> Tensor:
     return z.flatten(1, 2).transpose(0, 1)
 
 
-@pytest.mark.parametrize("rank", [1, 4, 6])
-@pytest.mark.parametrize("b", [1, 3, 4, 7, 9, 16])
+def assert_near(found: Tensor, asked: Parts, stored: Kept) -> None:
+    """As near as rounding z allows: half a step in each dimension, and M is no steeper than 1/√λ."""
+    z, (directions, corrections) = added(asked), stored
+    wanted = residual(z, directions, corrections.double(), shrinkage=SHRINKAGE)
+    half_steps = z.abs().amax(2) / (2 * 32767) * (z.shape[2] / SHRINKAGE) ** 0.5
+    off = (found.flatten(1).double() - wanted.T).abs()
+    assert (off <= half_steps.T + 1e-5 * wanted.T).all()
+
+
+@pytest.mark.parametrize("rank", [1, 16, 19])
+@pytest.mark.parametrize("b", [1, 2, 3, 4, 7, 9, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_is_the_residual_of_the_parts_stretched_and_added(b: int, rank: int, dtype: torch.dtype) -> None:
-    asked, (directions, corrections) = parts(b, dtype=dtype), kept(rank)
-    found = distances(asked, *interleaved(directions, corrections), shrinkage=SHRINKAGE)
-    wanted = residual(added(asked), directions, corrections.double(), shrinkage=SHRINKAGE)
+    asked, stored = parts(b, dtype=dtype), kept(rank)
+    found = distances(asked, *interleaved(*stored), shrinkage=SHRINKAGE)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.flatten(1).double(), wanted.T, rtol=1e-5, atol=0)
+    assert_near(found, asked, stored)
+
+
+def test_what_is_left_of_a_long_z_is_as_exact() -> None:
+    directions, corrections = kept(4)
+    corrections *= 2 * (1 - 1e-4)  # of what lies along a direction a ten thousandth is left
+    along = directions[0, :, 0].float() * 10
+    asked = [torch.zeros_like(part) for part in parts(5)]
+    asked[-1] += along
+    found = distances(asked, *interleaved(directions, corrections), shrinkage=SHRINKAGE)
+    assert_near(found, asked, (directions, corrections))
+    assert found[0, 0, 0] < 0.02 * along.norm() / SHRINKAGE**0.5
+
+
+@pytest.mark.parametrize("k", [1, 2, 511, 513, 4096])
+@pytest.mark.parametrize("b", [1, 8])
+def test_no_sum_is_larger_than_its_bits(k: int, b: int) -> None:
+    """A direction that all of z lies along, which explains half of it, with the largest numbers that there are."""
+    directions, corrections = torch.full((1, k, 3), 127, dtype=torch.int8), torch.zeros(1, 3)
+    corrections[0, 0] = 0.5 / (k * 127**2)
+    asked = [torch.full((b, 1, 1, 1), 0.0), torch.full((b, 1, 1, 1), 0.0), torch.full((b, 1, 1, k), -3.0)]
+    found = distances(asked, *interleaved(directions, corrections), shrinkage=1.0)
+    torch.testing.assert_close(found, torch.full((b, 1, 1), 3.0 * (k / 2) ** 0.5), rtol=1e-5, atol=0)
+
+
+_OF_A_PROCESSOR = """
+import json
+import torch
+from models.loops.one_pass import distances, interleaved
+random = torch.Generator().manual_seed(0)
+directions = torch.randint(-127, 128, (16, 37, 18), dtype=torch.int8, generator=random)
+corrections = 1e-7 * torch.rand(16, 18, generator=random)
+parts = [torch.randn(15, edge, edge, 37, generator=random) for edge in (4, 2, 1)]
+print(json.dumps(distances(parts, *interleaved(directions, corrections), shrinkage=0.1).tolist()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are processors of that kind")
+def test_every_processor_finds_the_same(python: Callable[..., Any]) -> None:
+    """One with AVX-512, if this one has it, one with AVX2 and one with neither: the sums are exact in all of them."""
+    kinds: tuple[dict[str, str], ...] = (
+        {},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+    )
+    first, *others = (torch.tensor(json.loads(python(_OF_A_PROCESSOR, **kind).stdout)) for kind in kinds)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=2e-5, atol=0)  # z itself is put together in other orders
 
 
 def test_a_picture_s_distances_do_not_depend_on_who_else_is_asked() -> None:
@@ -89,7 +148,10 @@ def test_what_is_larger_than_can_be_reckoned_with_is_never_near(huge: float, dty
         lambda parts, kept: ([*parts[:2], parts[2][..., :-1]], kept),
         lambda parts, kept: ([parts[0], torch.zeros(2, 4, 3, K + 1), parts[2]], kept),
         lambda parts, kept: ([*parts[:2], parts[2][:, :0]], kept),
-        lambda parts, kept: (parts, (kept[0][:, :-1], kept[1][:, :-1])),
+        lambda parts, kept: (parts, (kept[0][:, :, :-1], kept[1])),
+        lambda parts, kept: (parts, (kept[0][:, :0], kept[1])),
+        lambda parts, kept: (parts, (kept[0].transpose(3, 4).contiguous().transpose(3, 4), kept[1])),
+        lambda parts, kept: ([*parts[:2], parts[2][..., :0]], (kept[0][:, :, :0], kept[1])),
         lambda parts, kept: (parts, (kept[0], kept[1][:-1])),
     ],
 )
@@ -124,12 +186,13 @@ def test_threads_that_ask_at_the_same_time_get_what_each_would_get_alone() -> No
         assert all(torch.equal(once, each) for once in found[number])
 
 
-def test_directions_lie_side_by_side_and_are_filled_up_to_a_multiple_of_four() -> None:
-    directions, corrections = kept(6)
-    rows, lengths = interleaved(directions, corrections)
-    assert rows.shape == (P, 8, K)
-    assert rows.is_contiguous()
-    assert torch.equal(rows[:, :6], directions.transpose(1, 2))
-    assert torch.equal(lengths[:, :6], corrections)
-    assert not rows[:, 6:].any()
-    assert not lengths[:, 6:].any()
+def test_directions_lie_in_sixteens_and_their_numbers_in_pairs() -> None:
+    directions, corrections = kept(18)  # of 19 dimensions
+    blocks, lengths = interleaved(directions, corrections)
+    assert blocks.shape == (P, 2, 10, 16, 2)
+    assert blocks.is_contiguous()
+    assert torch.equal(blocks[:, 1, 3, 1, 0], directions[:, 6, 17])
+    assert torch.equal(blocks[:, 0, 4, 5, 1], directions[:, 9, 5])
+    assert torch.equal(lengths.flatten(1)[:, :18], corrections)
+    assert int(blocks.count_nonzero()) == int(directions.count_nonzero())
+    assert not lengths[:, 1, 2:].any()

@@ -1,0 +1,162 @@
+"""Sums of products of whole numbers, for several vectors at a time: what processors have an instruction for.
+
+It multiplies 16-bit numbers by 16-bit numbers and adds neighbouring products into 32 bits. A compiler does not find it
+in loops, so it is asked for by name where the processor has it, and written out where it has not: both are exact.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 16  # directions that are multiplied with a vector at the same time
+PAIR = 2  # of each of them, as many numbers
+
+# Directions (32 x int16) and two numbers of z in an int32 -> what they add to the sums.
+_Emit = Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
+_byte, _short, _int, _long = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_sums = ir.VectorType(_int, LANES)
+
+
+class _Way(NamedTuple):
+    """`at_once`: for how many vectors there are registers for the sums."""
+
+    emit: _Emit
+    at_once: int
+
+
+class _Given(NamedTuple):
+    """What `_products` says, arrays as addresses of their numbers."""
+
+    z: ir.Value
+    row: ir.Value
+    directions: ir.Value
+    start: ir.Value
+    pairs: ir.Value
+    ahead: ir.Value
+    sums: ir.Value
+
+
+def _products(vectors: int) -> Any:
+    """A function (z, row, directions, start, pairs, ahead, sums) for compiled code; there is nothing that it checks.
+
+    Rows `row`, `row` + 1, ... of `sums` (b, LANES) int32 become the sums of products of the same rows of z, (b, pairs *
+    PAIR) int16, with LANES directions, int8, which lie from number `start` of `directions` on: (pairs, LANES, PAIR).
+    What lies `ahead` numbers further on is asked for meanwhile.
+    """
+
+    @intrinsic
+    def function(_: Any, z: Any, row: Any, directions: Any, start: Any, pairs: Any, ahead: Any, sums: Any) -> Any:  # noqa: ARG001 - numba passes their types
+        numbers = types.int64
+        asked = types.void(z, numbers, directions, numbers, numbers, numbers, sums)
+
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            given = _Given(
+                *(
+                    context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+                    for kind, value in zip(signature.args, arguments, strict=True)
+                )
+            )
+            way = _way(set(context.codegen().magic_tuple()[2].split(",")))
+            for first in range(0, vectors, way.at_once):
+                some = given._replace(row=builder.add(given.row, _long(first)))
+                _loop(builder, some, vectors=min(vectors, way.at_once), emit=way.emit)
+            return context.get_dummy_value()
+
+        return asked, generate
+
+    return function
+
+
+products_of_one, products_of_two, products_of_four, products_of_eight = map(_products, (1, 2, 4, 8))
+
+
+def _loop(builder: ir.IRBuilder, given: _Given, *, vectors: int, emit: _Emit) -> None:
+    """Round i multiplies pair i of each vector by pair i of each direction; the sums stay in registers."""
+    before, body, after = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("summed")
+    numbers = builder.gep(builder.bitcast(given.directions, _byte.as_pointer()), [given.start])
+    two = builder.bitcast(given.z, _int.as_pointer())  # numbers of z at a time
+    rows = [builder.add(given.row, _long(j)) for j in range(vectors)]
+    vectors_there = [builder.gep(two, [builder.mul(row, given.pairs)]) for row in rows]
+    builder.branch(body)
+
+    builder.position_at_end(body)
+    i, totals = builder.phi(_long), [builder.phi(_sums) for _ in rows]
+    here = builder.gep(numbers, [builder.mul(i, _long(LANES * PAIR))])
+    _fetch(builder, builder.gep(here, [given.ahead]))
+    eight_bits = builder.load(builder.bitcast(here, ir.VectorType(_byte, LANES * PAIR).as_pointer()), align=1)
+    some = builder.sext(eight_bits, ir.VectorType(_short, LANES * PAIR))
+    added = [
+        builder.add(total, emit(builder, some, builder.load(builder.gep(vector, [i]), align=2)))
+        for vector, total in zip(vectors_there, totals, strict=True)
+    ]
+    further = builder.add(i, _long(1))
+    for total, later in zip(totals, added, strict=True):
+        total.add_incoming(ir.Constant(_sums, None), before)
+        total.add_incoming(later, body)
+    i.add_incoming(_long(0), before)
+    i.add_incoming(further, body)
+    builder.cbranch(builder.icmp_signed("<", further, given.pairs), body, after)
+
+    builder.position_at_end(after)
+    for row, total in zip(rows, added, strict=True):
+        there = builder.gep(given.sums, [builder.mul(row, _long(LANES))])
+        builder.store(total, builder.bitcast(there, _sums.as_pointer()), align=4)
+
+
+def _fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for what lies there; the processor waits for nothing, and may be given any address."""
+    kind = ir.FunctionType(ir.VoidType(), [address.type, _int, _int, _int])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+    builder.call(prefetch, [address, _int(0), _int(2), _int(1)])
+
+
+def _way(features: set[str]) -> _Way:
+    """How a processor with these features multiplies."""
+    if "+avx512bw" in features:
+        return _Way(_by_instruction("llvm.x86.avx512.pmaddw.d.512", parts=1), at_once=8)
+    if "+avx2" in features:
+        return _Way(_by_instruction("llvm.x86.avx2.pmadd.wd", parts=2), at_once=4)
+    return _Way(_written_out, at_once=2)
+
+
+def _by_instruction(name: str, *, parts: int) -> _Emit:
+    wide = LANES * PAIR // parts
+    taken, given = ir.VectorType(_short, wide), ir.VectorType(_int, wide // PAIR)
+
+    def emit(builder: ir.IRBuilder, some: ir.Value, two: ir.Value) -> ir.Value:
+        instruction = builder.module.declare_intrinsic(name, (), ir.FunctionType(given, [taken, taken]))
+        everywhere = builder.bitcast(_repeated(builder, two, wide // PAIR), taken)
+        found = [
+            builder.call(instruction, [_chosen(builder, some, range(part * wide, (part + 1) * wide)), everywhere])
+            for part in range(parts)
+        ]
+        return found[0] if parts == 1 else builder.shuffle_vector(*found, _indices(range(LANES)))
+
+    return emit
+
+
+def _written_out(builder: ir.IRBuilder, some: ir.Value, two: ir.Value) -> ir.Value:
+    first, second = (
+        builder.mul(
+            builder.sext(_chosen(builder, some, range(at, LANES * PAIR, PAIR)), _sums),
+            _repeated(builder, builder.ashr(builder.shl(two, _int(shift)), _int(16)), LANES),
+        )
+        for at, shift in ((0, 16), (1, 0))
+    )
+    return builder.add(first, second)
+
+
+def _repeated(builder: ir.IRBuilder, value: ir.Value, times: int) -> ir.Value:
+    nothing = ir.Constant(ir.VectorType(value.type, times), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, _int(0)), nothing, _indices([0] * times))
+
+
+def _chosen(builder: ir.IRBuilder, vector: ir.Value, which: range) -> ir.Value:
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), _indices(which))
+
+
+def _indices(numbers: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_int, len(numbers)), list(numbers))
