@@ -59,7 +59,7 @@ def _products(vectors: int) -> Any:
                     for kind, value in zip(signature.args, arguments, strict=True)
                 )
             )
-            way = _way(set(context.codegen().magic_tuple()[2].split(",")))
+            way = _way(*context.codegen().magic_tuple())
             for first in range(0, vectors, way.at_once):
                 some = given._replace(row=builder.add(given.row, _long(first)))
                 _loop(builder, some, vectors=min(vectors, way.at_once), emit=way.emit)
@@ -113,13 +113,16 @@ def _fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
     builder.call(prefetch, [address, _int(0), _int(2), _int(1)])
 
 
-def _way(features: set[str]) -> _Way:
-    """How a processor with these features multiplies."""
-    if "+avx512bw" in features:
+def _way(triple: str, _: str, features: str) -> _Way:
+    """How a processor multiplies that LLVM describes in this way."""
+    has = features.split(",")
+    if "+avx512bw" in has:
         return _Way(_by_instruction("llvm.x86.avx512.pmaddw.d.512", parts=1), at_once=8)
-    if "+avx2" in features:
+    if "+avx2" in has:
         return _Way(_by_instruction("llvm.x86.avx2.pmadd.wd", parts=2), at_once=4)
-    return _Way(_written_out, at_once=2)
+    if triple.startswith("x86_64"):
+        return _Way(_by_instruction("llvm.x86.sse2.pmadd.wd", parts=4), at_once=2)
+    return _Way(_written_out, at_once=4)
 
 
 def _by_instruction(name: str, *, parts: int) -> _Emit:
@@ -133,7 +136,11 @@ def _by_instruction(name: str, *, parts: int) -> _Emit:
             builder.call(instruction, [_chosen(builder, some, range(part * wide, (part + 1) * wide)), everywhere])
             for part in range(parts)
         ]
-        return found[0] if parts == 1 else builder.shuffle_vector(*found, _indices(range(LANES)))
+        while len(found) > 1:
+            length = found[0].type.count
+            pairs = zip(found[::2], found[1::2], strict=True)
+            found = [builder.shuffle_vector(*pair, _indices(range(2 * length))) for pair in pairs]
+        return found[0]
 
     return emit
 
