@@ -15,7 +15,6 @@ import torch
 
 from models.alignment import AlignmentConfig
 from models.preprocess import Preprocess
-from models.weights import load_weights
 from training.alignments import ANY, alignments, label
 from training.choose import Candidate, ValidationSet, hold_out, make_validation_set
 from training.datasets import test_samples, training_images
@@ -64,8 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workshop = Workshop(recipe, given.arch, True, Devices(), folder, Progress.silent())
-        backbone = workshop.new_backbone()
-        load_weights(backbone, given.arch, given.weights)
+        backbone, _ = workshop.load_backbone(given.weights)
         pictures = Pictures(training_images(given.data, given.category), folder, Progress.silent())
         print("| alignment | settings | synthetic image | pixel | real image | pixel |\n|---|---|---|---|---|---|")
         for align in [None, *_ways(workshop, pictures)]:

@@ -22,6 +22,7 @@ from models.manifest import DatasetRecord, Manifest, ThresholdRecord, WeightsRec
 from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
 from models.taken import take
+from models.whole_numbers import in_whole_numbers
 from training.features import extract
 from training.fit import Fitter
 from training.progress import Progress
@@ -74,7 +75,7 @@ def make_artifact(
 ) -> Path:
     """Fit a compact Gaussian to those pictures and save it under `folder`; they pass, by a margin."""
     torch.manual_seed(seed)
-    preprocess = PreprocessConfig(image_size=image_size, reduced_jpeg=True)
+    preprocess = in_whole_numbers(PreprocessConfig(image_size=image_size, reduced_jpeg=True))
     fitter = Fitter(_SMALL, arch, preprocess.side, seed, torch.device("cpu"), Progress.silent())
     config = DetectorConfig(
         arch=arch, preprocess=preprocess, fusion="none", scorer=fitter.first(len(pictures)), smoothing=4.0

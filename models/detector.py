@@ -137,7 +137,13 @@ class Detector(nn.Module):
         if isinstance(backbone, Backbone):
             if dtype != torch.float32 and not fits_bfloat16(backbone):
                 dtype = torch.float32
-            backbone = FusedBackbone(backbone, edge=self.preprocess.config.image_size, dtype=dtype, device=device)
+            backbone = FusedBackbone(
+                backbone,
+                edge=self.preprocess.config.image_size,
+                dtype=dtype,
+                device=device,
+                exact_input=self.preprocess.config.eight_digits,
+            )
         elif device.type != next(backbone.buffers()).device.type:
             raise ValueError("a backbone that is shared is on another device")
         scorer = self.scorer
@@ -145,9 +151,11 @@ class Detector(nn.Module):
             scorer = scorer.compute_in(backbone.dtype, device)
         elif isinstance(scorer, DenseGaussian):
             scorer = scorer.settled()
+        exact = self.preprocess.config.eight_digits
+        preprocess = self.preprocess.giving(backbone.stem_dtype if exact else torch.float32)
         return Detector(
             alignment=self.alignment,
-            preprocess=_moved(self.preprocess, device),
+            preprocess=_moved(preprocess, device),
             backbone=backbone,
             fusion=None if self.fusion is None else _moved(self.fusion, device),
             scorer=_moved(scorer, device),

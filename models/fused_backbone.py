@@ -111,21 +111,25 @@ class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
     Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's in its type, channels last. `edge` is
-    the s that it is fast for. Under bfloat16 the stem stays in float32 on CPUs: nearly all that rounding does to scores
-    begins there, and it takes little time (docs/log.md).
+    the s that it is fast for. Under bfloat16 the stem stays in float32 on CPUs, since nearly all that rounding does to
+    scores begins there (docs/log.md), unless nothing is rounded there: a single convolution of input that is
+    `exact_input` in bfloat16, followed by pooling that chooses.
     """
 
-    def __init__(self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, backbone: Backbone, *, edge: int, dtype: torch.dtype, device: torch.device, exact_input: bool = False
+    ) -> None:
         super().__init__()
         self.dtype = dtype
-        exact = dtype == torch.bfloat16 and device.type == "cpu"
-        fuse = _Fusing(edge, torch.float32 if exact else dtype, device)
+        fuse = _Fusing(edge, dtype, device)
         self.levels = nn.ModuleList()
         layers: list[nn.Module] = []
         for name, layer in backbone.items():
             layers.append(layer)
             if name == backbone.stem:
-                self.stem_dtype = fuse.dtype
+                rounds = dtype == torch.bfloat16 and not (exact_input and _convolutions(layers) == 1)
+                self.stem_dtype = torch.float32 if rounds and device.type == "cpu" else dtype
+                fuse = _Fusing(edge, self.stem_dtype, device)
                 self.stem = nn.Sequential(*fuse.row(layers))
                 fuse, layers = _Fusing(fuse.edge, dtype, device), []
             elif name in backbone.ends:
@@ -192,6 +196,10 @@ class _Fusing:
             return _Residual(inner, None)
         self.edge = before
         return _Residual(inner, nn.Sequential(*self.row([block.downsample])))
+
+
+def _convolutions(layers: Sequence[nn.Module]) -> int:
+    return sum(isinstance(module, nn.Conv2d) for layer in layers for module in layer.modules())
 
 
 def _edge_after(layer: nn.Conv2d | nn.MaxPool2d, edge: int) -> int:

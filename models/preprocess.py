@@ -5,6 +5,7 @@ differ by one. The whole picture is squashed to a square: a defect at the border
 ask for the evaluation habit of the literature instead (resize, then cut the centre out).
 """
 
+import copy
 from typing import Annotated
 
 import numpy as np
@@ -22,6 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LARGEST_TAKEN = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
 _ROUNDING = 1e-4  # shares of area that differ by less are equal
+_NO_DIGIT = 1e-6  # a change of no digit that bfloat16 has
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
@@ -83,6 +85,15 @@ class PreprocessConfig(BaseModel):
         """Edge of the square that a whole picture is squashed to, in pixels: `taken`, or `resize`, its margin too."""
         return self.resize or self.taken
 
+    @property
+    def eight_digits(self) -> bool:
+        """Whether bfloat16 holds every normalised pixel: those of `models.whole_numbers`, as they were taken."""
+        with torch.device("cpu"):
+            greys = torch.arange(256, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, -1, -1)
+            mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self.mean, self.std))
+        exact, rounded = _normalised(greys, mean, std), _normalised(greys.bfloat16(), mean, std)
+        return self.align is None and torch.allclose(rounded.float(), exact, rtol=_NO_DIGIT, atol=_NO_DIGIT)
+
 
 class Preprocess(nn.Module):
     """`resize` makes squares of uint8 on the CPU, one picture at a time; `forward` normalises a batch of them.
@@ -98,6 +109,13 @@ class Preprocess(nn.Module):
         self.config = config
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1))
+        self.dtype = torch.float32  # of what `forward` gives
+
+    def giving(self, dtype: torch.dtype) -> "Preprocess":
+        """The same, computing in another type: half precision loses nothing where pixels have `eight_digits`."""
+        ready = copy.deepcopy(self)
+        ready.dtype = dtype
+        return ready
 
     def resize(self, image: NDArray[np.uint8]) -> Tensor:
         """(h, w, 3) uint8 RGB of any size -> (3, s, s) uint8, bilinear with antialiasing; channels last in memory."""
@@ -128,12 +146,21 @@ class Preprocess(nn.Module):
         return inner.clone(memory_format=torch.channels_last)  # what was given stays the giver's
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(b, 3, s, s) in 0..255 -> the same shape in float32, normalised per channel, channels last in memory.
+        """(b, 3, s, s) in 0..255 -> the same shape, normalised per channel, channels last in memory.
 
         The layout is for speed alone: on CPUs the convolutions of a backbone take half the time.
         """
-        lying = batch.to(self.mean.dtype, memory_format=torch.channels_last)
-        return (lying * (1 / (255 * self.std))).sub_(self.mean / self.std)
+        return _normalised(batch.to(self.dtype, memory_format=torch.channels_last), self.mean, self.std)
+
+
+def _normalised(greys: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Of (b, 3, h, w) in 0..255, channels last, in its type; mean and std (3, 1, 1) are shares of 255."""
+    rows = greys.permute(0, 2, 3, 1).flatten(2)  # (b, h, 3w): with constants as long, all of it is done in vectors
+    middle, scale = (
+        constant.flatten().to(greys.dtype).repeat(greys.shape[3]) for constant in (255 * mean, 1 / (255 * std))
+    )
+    normal = (rows - middle).mul_(scale)
+    return normal.view(*greys.shape[:1], *greys.shape[2:], 3).permute(0, 3, 1, 2)
 
 
 def covered_box(config: PreprocessConfig, size: tuple[int, int]) -> tuple[float, float, float, float]:

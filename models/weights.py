@@ -22,21 +22,27 @@ from torchvision.models import get_model_weights
 from models import artifact
 from models.backbone import Architecture, Backbone, layers_past_the_cut, weight_prefix
 from models.errors import ArtifactError, WeightsError
+from models.preprocess import PreprocessConfig
+from models.whole_numbers import renormalise
 
 IMAGENET = "imagenet"
 NONE = "none"
+_IMAGENETS = PreprocessConfig()
 _SHOWN = 5
 _DOWNLOAD_SECONDS = 20.0  # without a byte
 
 
-def load_weights(backbone: Backbone, arch: Architecture, source: str) -> str:
+def load_weights(
+    backbone: Backbone, arch: Architecture, source: str, *, preprocess: PreprocessConfig = _IMAGENETS
+) -> str:
     """Load `source` ("imagenet", "none" or a file) into `backbone`; return a fingerprint of what is in it.
 
-    The fingerprint is the SHA-256 of the loaded tensors, so it is the same whatever file they came in.
+    Weights are for pictures that are normalised as `preprocess` says: an artifact's are made to be. The fingerprint is
+    the SHA-256 of the loaded tensors, so it is the same whatever file they came in.
     Raises WeightsError if the weights cannot be had or do not fit.
     """
     if source != NONE:
-        state = _imagenet(arch) if source == IMAGENET else _read(Path(source), arch)
+        state = _imagenet(arch) if source == IMAGENET else _read(Path(source), arch, preprocess)
         _fit(backbone, _kept(state, arch), source=source, arch=arch)
     return fingerprint(backbone.state_dict())
 
@@ -84,7 +90,7 @@ def _patience(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _read(path: Path, arch: Architecture) -> dict[str, Tensor]:
+def _read(path: Path, arch: Architecture, preprocess: PreprocessConfig) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path}. Give a .pth or .safetensors state dict, a JigSight artifact, "
@@ -93,7 +99,7 @@ def _read(path: Path, arch: Architecture) -> dict[str, Tensor]:
     state: Any
     try:
         if path.suffix == ".safetensors":
-            state = _from_artifact(path, arch) if _is_artifact(path) else load_file(path)
+            state = _from_artifact(path, arch, preprocess) if _is_artifact(path) else load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -115,7 +121,7 @@ def _is_artifact(path: Path) -> bool:
         return artifact.METADATA_KEY in (file.metadata() or {})
 
 
-def _from_artifact(path: Path, arch: Architecture) -> dict[str, Tensor]:
+def _from_artifact(path: Path, arch: Architecture, preprocess: PreprocessConfig) -> dict[str, Tensor]:
     try:
         loaded = artifact.load(path)
     except ArtifactError as error:
@@ -123,8 +129,10 @@ def _from_artifact(path: Path, arch: Architecture) -> dict[str, Tensor]:
     theirs = loaded.manifest.detector.arch
     if theirs != arch:
         raise WeightsError(f"The weights in {path} do not fit {arch}: it is an artifact of a {theirs}.")
-    prefix = weight_prefix(arch)
-    return {prefix + name: tensor for name, tensor in loaded.detector.backbone.state_dict().items()}
+    backbone, prefix = loaded.detector.backbone, weight_prefix(arch)
+    assert isinstance(backbone, Backbone), "it was not made ready"
+    renormalise(backbone, loaded.manifest.detector.preprocess, preprocess)
+    return {prefix + name: tensor for name, tensor in backbone.state_dict().items()}
 
 
 def _is_entry(item: tuple[object, object]) -> bool:

@@ -18,7 +18,7 @@ from models.backbone import Backbone
 from models.errors import DatasetError
 from models.manifest import CATEGORY_PATTERN, DatasetRecord, Kind, WeightsRecord
 from models.preprocess import Preprocess
-from models.weights import NONE, load_weights
+from models.weights import NONE
 from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
@@ -37,7 +37,8 @@ _BATCH = 32
 class Materials:
     """`images` (n, 3, S, S) uint8 are the pictures as `taken` has resized them; `ignored` (h, w) is one's size.
 
-    The backbone has its weights, and statistics of these pictures where there were no weights.
+    The backbone has its weights, for pictures normalised as the workshop says, and statistics of these pictures where
+    there were no weights.
     """
 
     category: str
@@ -72,8 +73,7 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     category, say = _category_name(request), workshop.progress.say
     paths = training_images(request.data, request.category)
     check_enough(paths)
-    backbone = workshop.new_backbone()
-    sha256 = load_weights(backbone, request.arch, request.weights)
+    backbone, sha256 = workshop.load_backbone(request.weights)
     textures = open_textures(request.textures)
     textures_id = _identity(textures)
     pictures = Pictures(paths, workshop.folder, workshop.progress)
@@ -87,7 +87,7 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     if ignored is not None:
         say(f"ignored: {ignored.mean():.1%} of the picture")
     if request.weights == NONE:
-        estimate_batch_norm(backbone, _as_seen(images, taken), request.recipe.preprocess)
+        estimate_batch_norm(backbone, _as_seen(images, taken), workshop.preprocess(None))
     return Materials(
         category=category,
         kind=kind,

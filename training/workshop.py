@@ -31,7 +31,8 @@ from models.mfcsam import AnyFusion
 from models.precision import pick_precision, round_to_stored
 from models.preprocess import PreprocessConfig
 from models.smoothing import Smoothing
-from models.weights import fingerprint
+from models.weights import fingerprint, load_weights
+from models.whole_numbers import in_whole_numbers, renormalise
 from training.arrays import Indices
 from training.calibrate import good_scores, threshold
 from training.choose import Candidate, ValidationSet, figures_of
@@ -91,8 +92,8 @@ class Workshop:
         return self.fitter.settings() * len(self.recipe.map.smoothing)
 
     def preprocess(self, align: AlignmentConfig | None) -> PreprocessConfig:
-        """The recipe's preprocessing with an alignment, or without."""
-        return self.recipe.preprocess.model_copy(update={"align": align})
+        """The recipe's preprocessing in whole numbers, with an alignment or without: `load_backbone` goes with it."""
+        return in_whole_numbers(self.recipe.preprocess).model_copy(update={"align": align})
 
     def config(
         self, *, align: AlignmentConfig | None, fused: bool, scorer: ScorerConfig, smoothing: float
@@ -111,6 +112,17 @@ class Workshop:
         torch.manual_seed(self.recipe.seed)
         return build_backbone(self.arch).eval()
 
+    def load_backbone(self, weights: str) -> tuple[Backbone, str]:
+        """A backbone with the weights of a file, or "none", for pictures as `preprocess` says; the file's SHA-256.
+
+        The weights themselves are for pictures as the recipe says. Raises WeightsError.
+        """
+        backbone = self.new_backbone()
+        given = self.recipe.preprocess
+        sha256 = load_weights(backbone, self.arch, weights, preprocess=given)
+        renormalise(backbone, given, self.preprocess(None))
+        return backbone, sha256
+
     def tune(self, backbone: Backbone, source: Synthetic) -> Backbone:
         """A copy of `backbone`, fine-tuned by the jigsaw."""
         torch.manual_seed(self.recipe.seed + 1)
@@ -119,7 +131,7 @@ class Workshop:
             tuned,
             self.arch,
             source,
-            preprocess=self.recipe.preprocess,
+            preprocess=self.preprocess(None),
             section=self.recipe.jigsaw,
             pretrained=self.pretrained,
             devices=self.devices,
@@ -131,14 +143,14 @@ class Workshop:
     def fuse(self, backbone: Backbone, source: Synthetic) -> AnyFusion:
         """A fusion trained on top of `backbone`, which stays as it is."""
         torch.manual_seed(self.recipe.seed + 2)
-        fusion = build_fusion(self.recipe.fusion.form, self.arch, self.recipe.preprocess)
+        fusion = build_fusion(self.recipe.fusion.form, self.arch, self.preprocess(None))
         assert fusion is not None, "the recipe's form is one"
         train_fusion(
             fusion,
             backbone,
             self.arch,
             source,
-            preprocess=self.recipe.preprocess,
+            preprocess=self.preprocess(None),
             section=self.recipe.fusion,
             devices=self.devices,
             # Of this backbone alone: whether the jigsaw stays might be decided otherwise when a run goes on.

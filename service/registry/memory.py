@@ -147,8 +147,9 @@ class Memory:
         """Read a file, put it on the device, and then let go of whom it leaves no room for within the budget."""
         artifact = load(file.path)
         detector = artifact.detector
-        # With the size, because weights lie in memory as suits pictures of it.
-        digest = f"{fingerprint(detector.backbone.state_dict())} {detector.preprocess.config.image_size}"
+        # With the size and the normalisation, because weights lie in memory, and in a type, as suits them.
+        config = detector.preprocess.config
+        digest = f"{fingerprint(detector.backbone.state_dict())} {config.image_size} {config.eight_digits}"
         # An estimate: made ready, a backbone may take half as much, and directions twice as much, or more with padding.
         as_read = _Loaded.of(artifact, digest)
         shared = self._backbones.get(digest)
