@@ -183,10 +183,9 @@ class CompactGaussian(nn.Module):
 
     def _in_one_pass(self, levels: Sequence[Tensor]) -> Tensor:
         self._check_grid(levels)
-        parts = [
-            self._whitened(centred(level, mean.permute(1, 2, 0), kernel=self.config.pooling), whitening)
-            for level, mean, whitening in zip(levels, self.means, self.whitenings, strict=True)
-        ]
+        means = [mean.permute(1, 2, 0) for mean in self.means]
+        near = centred(levels, means, kernel=self.config.pooling)
+        parts = [self._whitened(*each) for each in zip(near, self.whitenings, strict=True)]
         return distances(parts, self.directions, self.corrections, shrinkage=self.config.shrinkage)
 
     def check(self) -> None:

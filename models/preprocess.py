@@ -156,10 +156,10 @@ class Preprocess(nn.Module):
 def _normalised(greys: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Of (b, 3, h, w) in 0..255, channels last, in its type; mean and std (3, 1, 1) are shares of 255."""
     rows = greys.permute(0, 2, 3, 1).flatten(2)  # (b, h, 3w): with constants as long, all of it is done in vectors
-    middle, scale = (
-        constant.flatten().to(greys.dtype).repeat(greys.shape[3]) for constant in (255 * mean, 1 / (255 * std))
+    scale, shift = (
+        constant.flatten().to(greys.dtype).repeat(greys.shape[3]) for constant in (1 / (255 * std), -mean / std)
     )
-    normal = (rows - middle).mul_(scale)
+    normal = torch.addcmul(shift, rows, scale)
     return normal.view(*greys.shape[:1], *greys.shape[2:], 3).permute(0, 3, 1, 2)
 
 

@@ -1,9 +1,10 @@
-"""Pooling, centring and rounding of a level on CPUs in one pass: what `models.compact_gaussian` multiplies by W.
+"""Pooling, centring and rounding of levels on CPUs in one pass: what `models.compact_gaussian` multiplies by W.
 
 As `models.pooling.pooled`, less the mean, and in float32 until the very last: a difference from the mean is small, and
 rounded before it is taken it would have few digits left.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -16,27 +17,38 @@ from models.loops.bfloat16 import narrow, numbers, wide
 from models.loops.compiled import compiled, compiled_side_by_side, run
 
 
-def centred(level: Tensor, mean: Tensor, *, kernel: int) -> Tensor:
-    """Level (b, c, h, w), channels last in memory -> (b, h, w, c) of its type, float32 or bfloat16.
+def centred(levels: Sequence[Tensor], means: Sequence[Tensor], *, kernel: int) -> list[Tensor]:
+    """Three levels (b, c, h, w), channels last in memory -> (b, h, w, c) each, of their type, float32 or bfloat16.
 
-    Each value is the mean of those `kernel` x `kernel` neighbours that exist, less `mean` (h, w, c) float32. Raises
-    ValueError where level and mean are not of one shape.
+    Each value is the mean of those `kernel` x `kernel` neighbours that exist, less the level's mean (h, w, c) float32.
+    Raises ValueError where a level and its mean are not of one shape, or levels are not of as many pictures.
     """
-    lying = level.permute(0, 2, 3, 1).contiguous()
-    if lying.shape[1:] != mean.shape:  # which no loop would notice
-        raise ValueError(f"a level of shape {tuple(lying.shape[1:])} has no mean of shape {tuple(mean.shape)}")
-    found = torch.empty_like(lying)
-    rounds = lying.shape[0] * lying.shape[1]
-    run(_rows, numbers(lying), mean.numpy(), kernel // 2, numbers(found), rounds=rounds)
+    lying = [level.permute(0, 2, 3, 1).contiguous() for level in levels]
+    for level, mean in zip(lying, means, strict=True):
+        if level.shape[1:] != mean.shape or len(level) != len(lying[0]):  # which no loop would notice
+            raise ValueError(f"a level of shape {tuple(level.shape)} has no mean of shape {tuple(mean.shape)}")
+    found = [torch.empty_like(level) for level in lying]
+    arrays = [*map(numbers, lying), *(mean.numpy() for mean in means), *map(numbers, found)]
+    run(_rows, *arrays, kernel // 2, rounds=sum(level.shape[0] * level.shape[1] for level in lying))
     return found
 
 
 @compiled_side_by_side
-def _rows(level: Any, mean: Any, reach: Any, found: Any, done: Any) -> None:
-    height = level.shape[1]
-    for row in numba.prange(len(done)):
-        _row(level, mean, reach, np.int64(row) // height, np.int64(row) % height, found)
-        done[row] = True
+def _rows(
+    l1: Any, l2: Any, l3: Any, m1: Any, m2: Any, m3: Any, f1: Any, f2: Any, f3: Any, reach: Any, done: Any
+) -> None:
+    """All rows of all pictures of all levels; a finer level has more rows, and they take as long."""
+    pictures = len(l1)
+    first, second = pictures * l1.shape[1], pictures * l2.shape[1]
+    for number in numba.prange(len(done)):
+        row = np.int64(number)
+        if row < first:
+            _row(l1, m1, reach, row // l1.shape[1], row % l1.shape[1], f1)
+        elif row < first + second:
+            _row(l2, m2, reach, (row - first) // l2.shape[1], (row - first) % l2.shape[1], f2)
+        else:
+            _row(l3, m3, reach, (row - first - second) // l3.shape[1], (row - first - second) % l3.shape[1], f3)
+        done[number] = True
 
 
 @compiled

@@ -16,7 +16,9 @@ from models.backbone import Architecture, Backbone, build_backbone
 from models.detector import build_detector
 from models.errors import WeightsError
 from models.precision import round_to_stored
+from models.preprocess import Preprocess, PreprocessConfig
 from models.weights import fingerprint, load_weights
+from models.whole_numbers import in_whole_numbers
 
 State = dict[str, Tensor]
 SHARED = Path(os.environ.get("JIGSIGHT_SHARED", Path(__file__).parents[3] / "shared"))
@@ -156,6 +158,29 @@ def test_an_artifact_is_a_source_of_weights(artifact: Artifact) -> None:
     assert load_weights(backbone, "resnet18", str(artifact.path)) == fingerprint(inside)
     with pytest.raises(WeightsError, match="do not fit mobilenet_v2: it is an artifact of a resnet18"):
         load_weights(build_backbone("mobilenet_v2"), "mobilenet_v2", str(artifact.path))
+
+
+def test_an_artifact_s_weights_are_made_to_suit_the_normalisation_that_is_asked_for(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    given = artifact.manifest.detector
+    whole = in_whole_numbers(given.preprocess)
+    torch.manual_seed(1)
+    detector = build_detector(given.model_copy(update={"preprocess": whole})).eval()
+    detector.load_state_dict(artifact.detector.state_dict() | detector.preprocess.state_dict(prefix="preprocess."))
+    manifest = artifact.manifest.model_copy(update={"detector": given.model_copy(update={"preprocess": whole})})
+    path = save(detector, manifest, artifact.calibration.scores, folder=tmp_path)
+    plain, again = build_backbone("resnet18").eval(), build_backbone("resnet18").eval()
+    load_weights(plain, "resnet18", str(path))
+    load_weights(again, "resnet18", str(path), preprocess=whole)
+    assert fingerprint(again.state_dict()) == fingerprint(detector.backbone.state_dict())
+    greys = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        found, wanted = plain(Preprocess(PreprocessConfig())(greys)), again(Preprocess(whole)(greys))
+    for level, peer in zip(found, wanted, strict=True):
+        inner = slice(level.shape[-1] // 4, -(level.shape[-1] // 4))
+        assert float((level - peer)[..., inner, inner].norm() / peer[..., inner, inner].norm()) < 0.02
+        assert not torch.equal(level, peer)
 
 
 def test_an_artifact_of_a_mobilenet_is_one_too(artifact: Artifact, tmp_path: Path) -> None:
