@@ -6,6 +6,7 @@ import torch
 
 from models.loops.centred import centred
 from models.loops.compiled import warm_up
+from models.loops.largest import largest
 from models.loops.one_pass import distances, interleaved
 
 
@@ -18,6 +19,8 @@ def ready_for(dtype: torch.dtype) -> bool:
 def _call_all(dtype: torch.dtype) -> None:
     for levels in (dtype, torch.float32):  # what a fusion gives is float32
         centred([torch.zeros(1, 1, 1, 1, dtype=levels)] * 3, [torch.zeros(1, 1, 1)] * 3, kernel=1)
+    if dtype == torch.bfloat16:
+        largest(torch.zeros(1, 1, 1, 1, dtype=dtype), kernel=1, stride=1, padding=0)
     parts = [torch.zeros(1, edge, edge, 1, dtype=dtype) for edge in (4, 2, 1)]
     nothing = interleaved(torch.zeros(16, 1, 1, dtype=torch.int8), torch.zeros(16, 1))
     distances(parts, *nothing, shrinkage=1.0)
