@@ -115,7 +115,8 @@ class Detector(nn.Module):
     @full_precision()
     def forward(self, batch: Tensor) -> Detection:
         """(b, 3, S, S) uint8 RGB pictures (from `preprocess.resize`), on the detector's device."""
-        score_map = torch.cat([self._map(part) for part in batch.split(self.at_once)])
+        maps = [self._map(part) for part in batch.split(self.at_once)]
+        score_map = maps[0] if len(maps) == 1 else torch.cat(maps)
         return Detection(score=score_map.flatten(1).amax(1), map=score_map)
 
     @property

@@ -38,6 +38,7 @@ class Smoothing(nn.Module):
     def __init__(self, sigma: float, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.radius = kernel_radius(sigma)
+        self.whole = False  # whether it is known that no position is ignored
         offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
         weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
         self.register_buffer("kernel", weights / weights.sum())
@@ -50,6 +51,7 @@ class Smoothing(nn.Module):
         ready = copy.deepcopy(self)
         if self.keep is not None:
             ready.rows, ready.columns, ready.share = self._constants(self.keep.shape)
+            ready.whole = bool(self.keep.all())
         return ready
 
     def forward(self, score_map: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ class Smoothing(nn.Module):
         rows, columns, share = self.rows, self.columns, self.share
         if rows is None or columns is None or share is None:
             rows, columns, share = self._constants(score_map.shape[-2:])
-        if self.keep is None:
+        if self.keep is None or self.whole:
             return rows @ score_map @ columns
         # Multiplied, not selected: a value that is not finite is a fault wherever it is, and must stay one.
         smooth = rows @ (score_map * self.keep) @ columns / share

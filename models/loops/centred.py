@@ -16,6 +16,8 @@ from torch import Tensor
 from models.loops.bfloat16 import narrow, numbers, wide
 from models.loops.compiled import compiled, compiled_side_by_side, run
 
+_USUAL = 3  # neighbours in a row, of which the sum is taken at once: that is twice as fast
+
 
 def centred(levels: Sequence[Tensor], means: Sequence[Tensor], *, kernel: int) -> list[Tensor]:
     """Three levels (b, c, h, w), channels last in memory -> (b, h, w, c) each, of their type, float32 or bfloat16.
@@ -58,19 +60,29 @@ def _row(level: Any, mean: Any, reach: Any, j: Any, y: Any, found: Any) -> None:
     top, bottom = max(y - reach, 0), min(y + reach + 1, height)
     above = np.empty((width, channels), float32)  # sums over the rows
     for x in range(width):
-        for i in range(channels):
-            above[x, i] = wide(level[j, top, x, i])
-        for row in range(top + 1, bottom):
+        if bottom - top == _USUAL:
             for i in range(channels):
-                above[x, i] += wide(level[j, row, x, i])
+                first, second, third = level[j, top, x, i], level[j, top + 1, x, i], level[j, top + 2, x, i]
+                above[x, i] = wide(first) + wide(second) + wide(third)
+        else:
+            for i in range(channels):
+                above[x, i] = wide(level[j, top, x, i])
+            for row in range(top + 1, bottom):
+                for i in range(channels):
+                    above[x, i] += wide(level[j, row, x, i])
     total = np.empty(channels, float32)
     for x in range(width):
         left, right = max(x - reach, 0), min(x + reach + 1, width)
         share = float32(1) / float32((bottom - top) * (right - left))
-        for i in range(channels):
-            total[i] = above[left, i]
-        for column in range(left + 1, right):
+        if right - left == _USUAL:
             for i in range(channels):
-                total[i] += above[column, i]
-        for i in range(channels):
-            found[j, y, x, i] = narrow(total[i] * share - mean[y, x, i], found)
+                sum_ = above[left, i] + above[left + 1, i] + above[left + 2, i]
+                found[j, y, x, i] = narrow(sum_ * share - mean[y, x, i], found)
+        else:
+            for i in range(channels):
+                total[i] = above[left, i]
+            for column in range(left + 1, right):
+                for i in range(channels):
+                    total[i] += above[column, i]
+            for i in range(channels):
+                found[j, y, x, i] = narrow(total[i] * share - mean[y, x, i], found)
