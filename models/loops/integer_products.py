@@ -32,33 +32,45 @@ class _Given(NamedTuple):
 
     z: ir.Value
     row: ir.Value
+    at: ir.Value
     directions: ir.Value
     start: ir.Value
     pairs: ir.Value
     ahead: ir.Value
     sums: ir.Value
+    length: ir.Value  # of a row of z, in pairs
 
 
 def _products(vectors: int) -> Any:
-    """A function (z, row, directions, start, pairs, ahead, sums) for compiled code; there is nothing that it checks.
+    """A function (z, row, at, directions, start, pairs, ahead, sums) for compiled code, which checks nothing.
 
-    Rows `row`, `row` + 1, ... of `sums` (b, LANES) int32 become the sums of products of the same rows of z, (b, pairs *
-    PAIR) int16, with LANES directions, int8, which lie from number `start` of `directions` on: (pairs, LANES, PAIR).
-    What lies `ahead` numbers further on is asked for meanwhile.
+    Rows `row`, `row` + 1, ... of `sums` (b, LANES) int32 become the sums of products of `pairs` pairs, from number `at`
+    on, of the same rows of z (b, 2k) int16, with LANES directions, int8, which lie from number `start` of
+    `directions` on: (pairs, LANES, PAIR). What lies `ahead` numbers further on is asked for meanwhile.
     """
 
     @intrinsic
-    def function(_: Any, z: Any, row: Any, directions: Any, start: Any, pairs: Any, ahead: Any, sums: Any) -> Any:  # noqa: ARG001 - numba passes their types
+    def function(  # numba passes their types
+        _: Any,
+        z: Any,
+        row: Any,  # noqa: ARG001
+        at: Any,  # noqa: ARG001
+        directions: Any,
+        start: Any,  # noqa: ARG001
+        pairs: Any,  # noqa: ARG001
+        ahead: Any,  # noqa: ARG001
+        sums: Any,
+    ) -> Any:
         numbers = types.int64
-        asked = types.void(z, numbers, directions, numbers, numbers, numbers, sums)
+        asked = types.void(z, numbers, numbers, directions, numbers, numbers, numbers, sums)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            given = _Given(
-                *(
-                    context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-                    for kind, value in zip(signature.args, arguments, strict=True)
-                )
-            )
+            values = [
+                context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
+                for kind, value in zip(signature.args, arguments, strict=True)
+            ]
+            length = builder.lshr(builder.extract_value(values[0].shape, 1), _long(1))
+            given = _Given(*[*(getattr(value, "data", value) for value in values), length])
             way = _way(*context.codegen().magic_tuple())
             for first in range(0, vectors, way.at_once):
                 some = given._replace(row=builder.add(given.row, _long(first)))
@@ -79,7 +91,7 @@ def _loop(builder: ir.IRBuilder, given: _Given, *, vectors: int, emit: _Emit) ->
     numbers = builder.gep(builder.bitcast(given.directions, _byte.as_pointer()), [given.start])
     two = builder.bitcast(given.z, _int.as_pointer())  # numbers of z at a time
     rows = [builder.add(given.row, _long(j)) for j in range(vectors)]
-    vectors_there = [builder.gep(two, [builder.mul(row, given.pairs)]) for row in rows]
+    vectors_there = [builder.gep(two, [builder.add(builder.mul(row, given.length), given.at)]) for row in rows]
     builder.branch(body)
 
     builder.position_at_end(body)

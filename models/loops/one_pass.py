@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy import float32
 from torch import Tensor
 
@@ -28,8 +29,8 @@ from models.loops.integer_products import (
 )
 
 _TOGETHER = 8  # pictures at a time: as many sums stay in registers, and their z in a core's own cache
-_MOST, _LARGEST = 2**15 - 1, 2**7  # of z when it is rounded, and of a direction
-_SUM = 2**31 - 1  # of their products
+_MOST = 2**15 - 1  # of z when it is rounded
+_SEGMENT = 256  # pairs of which the products with a direction's, of 2**7 at most, add up to less than 2**31
 _SIGN = np.int32(2**31 - 1)  # all bits but that
 _TINY = float32(1e-30)
 
@@ -39,12 +40,10 @@ def interleaved(directions: Tensor, corrections: Tensor) -> tuple[Tensor, Tensor
 
     That is n times 16 directions, of each of which two numbers lie side by side; zeros fill up what is missing.
     """
-    p, k, r = directions.shape
-    pairs, blocks = -(-k // PAIR), -(-r // LANES)
-    filled, lengths = directions.new_zeros(p, pairs * PAIR, blocks * LANES), corrections.new_zeros(p, blocks * LANES)
-    filled[:, :k, :r], lengths[:, :r] = directions, corrections
-    lying = filled.view(p, pairs, PAIR, blocks, LANES).permute(0, 3, 1, 4, 2).contiguous()
-    return lying, lengths.view(p, blocks, LANES)
+    lanes, odd = -directions.shape[2] % LANES, directions.shape[1] % PAIR
+    filled = F.pad(directions, (0, lanes, 0, odd)) if lanes or odd else directions  # which are large
+    blocks = filled.unflatten(2, (-1, LANES)).unflatten(1, (-1, PAIR)).permute(0, 3, 1, 4, 2)
+    return blocks.contiguous(), F.pad(corrections, (0, lanes)).unflatten(1, (-1, LANES))
 
 
 def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, *, shrinkage: float) -> Tensor:
@@ -52,8 +51,8 @@ def distances(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor, 
 
     `parts` are three (b, h_l, w_l, k_l) of one type, float32 or bfloat16, each on its level's own grid, the first one's
     being h x w; bilinearly stretched to that they add up to z. The last one fills all k dimensions, the others the
-    first k_l. A position's z is rounded to steps of at most a 32,767th of its largest number, so long as k is below
-    512, and then in proportion to it coarser. Raises ValueError where shapes do not go together.
+    first k_l. A position's z is rounded to steps of a 32,767th of its largest number. Raises ValueError where shapes do
+    not go together.
     """
     _check(parts, directions, corrections)
     first, second, third = (numbers(part.contiguous()) for part in parts)
@@ -109,20 +108,19 @@ def _row(y: Any, p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, s
     for j in range(b):
         _stretch_down(p2, j, y, h, row2)
         _stretch_down(p3, j, y, h, row3)
-    z, rounded, sums = np.empty(k, float32), np.zeros((b, pairs * PAIR), np.int16), np.empty((b, LANES), np.int32)
-    fineness, left = np.empty(b, float32), np.empty(b, float32)
-    most = float32(min(_MOST, _SUM // (_LARGEST * PAIR * pairs)))
+    z, rounded, along = np.empty(k, float32), np.zeros((b, pairs * PAIR), np.int16), np.empty((b, LANES), float32)
+    fineness, left, sums = np.empty(b, float32), np.empty(b, float32), np.empty((b, LANES), np.int32)
     for x in range(w):
         for j in range(b):
             _put_across(row3, j, x, w, z)
             _add_across(row2, j, x, w, z)
             _add_fine(p1, j, y, x, z)
-            fineness[j] = _fineness(z, most)
+            fineness[j] = _fineness(z)
             left[j] = _round(z, fineness[j], j, rounded)
         for block in range(blocks):
-            _multiply(rounded, directions, y * w + x, block, sums)
+            _multiply(rounded, directions, y * w + x, block, sums, along)
             for j in range(b):
-                left[j] -= _explained(sums, j, corrections, y * w + x, block)
+                left[j] -= _explained(along, j, corrections, y * w + x, block)
         for j in range(b):
             found[j, y, x] = np.sqrt(_not_below_zero(left[j]) / shrinkage) / fineness[j]
 
@@ -177,13 +175,13 @@ def _add_fine(part: Any, j: Any, y: Any, x: Any, z: Any) -> None:
 
 
 @compiled
-def _fineness(z: Any, most: Any) -> Any:
-    """By what z is multiplied so that its largest number is `most` when it is rounded; nan where z is not finite."""
+def _fineness(z: Any) -> Any:
+    """By what z is multiplied so that its largest number is `_MOST` when it is rounded; nan where z is not finite."""
     bits = np.int32(0)
     for i in range(len(z)):
         bits = max(bits, _size_in_bits(z[i]))
     largest = np.int32(bits).view(float32)
-    return most / max(largest, _TINY) if largest < np.inf else float32(np.nan)
+    return float32(_MOST) / max(largest, _TINY) if largest < np.inf else float32(np.nan)
 
 
 @compiled
@@ -206,30 +204,42 @@ def _round(z: Any, fineness: Any, j: Any, rounded: Any) -> Any:
 
 
 @compiled
-def _multiply(rounded: Any, directions: Any, p: Any, block: Any, sums: Any) -> None:
-    """Sixteen directions of position p with all pictures, eight at most, while the next position's are asked for."""
+def _multiply(rounded: Any, directions: Any, p: Any, block: Any, sums: Any, along: Any) -> None:
+    """`along`: products of sixteen directions of position p with all pictures' z.
+
+    A segment at a time, whose `sums` have room in their bits, while the next position's directions are asked for.
+    """
     blocks, pairs = directions.shape[1:3]
     size = pairs * LANES * PAIR
     start, ahead = (p * blocks + block) * size, blocks * size
-    b, j = len(rounded), 0
-    if b & 8:
-        products_of_eight(rounded, j, directions, start, pairs, ahead, sums)
-        j += 8
-    if b & 4:
-        products_of_four(rounded, j, directions, start, pairs, ahead, sums)
-        j += 4
-    if b & 2:
-        products_of_two(rounded, j, directions, start, pairs, ahead, sums)
-        j += 2
-    if b & 1:
-        products_of_one(rounded, j, directions, start, pairs, ahead, sums)
+    for at in range(0, pairs, _SEGMENT):
+        _multiply_pairs(rounded, directions, at, min(_SEGMENT, pairs - at), start + at * LANES * PAIR, ahead, sums)
+        for j in range(len(sums)):
+            for lane in range(LANES):
+                along[j, lane] = float32(sums[j, lane]) + (along[j, lane] if at else float32(0))
 
 
 @compiled
-def _explained(sums: Any, j: Any, corrections: Any, p: Any, block: Any) -> Any:
+def _multiply_pairs(rounded: Any, directions: Any, at: Any, pairs: Any, start: Any, ahead: Any, sums: Any) -> None:
+    """By as many pictures at a time as there are; eight at most."""
+    b, j = len(rounded), 0
+    if b & 8:
+        products_of_eight(rounded, j, at, directions, start, pairs, ahead, sums)
+        j += 8
+    if b & 4:
+        products_of_four(rounded, j, at, directions, start, pairs, ahead, sums)
+        j += 4
+    if b & 2:
+        products_of_two(rounded, j, at, directions, start, pairs, ahead, sums)
+        j += 2
+    if b & 1:
+        products_of_one(rounded, j, at, directions, start, pairs, ahead, sums)
+
+
+@compiled
+def _explained(along: Any, j: Any, corrections: Any, p: Any, block: Any) -> Any:
     """What sixteen directions of position p explain of picture j's squared length, as it is rounded."""
     total = float32(0)
     for lane in range(LANES):
-        along = float32(sums[j, lane])
-        total += corrections[p, block, lane] * along * along
+        total += corrections[p, block, lane] * along[j, lane] * along[j, lane]
     return total

@@ -84,6 +84,19 @@ def test_no_sum_is_larger_than_its_bits(k: int, b: int) -> None:
     torch.testing.assert_close(found, torch.full((b, 1, 1), 3.0 * (k / 2) ** 0.5), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("k", [511, 600, 1100])
+@pytest.mark.parametrize("b", [1, 7, 8])
+def test_many_dimensions_are_added_up_in_pieces(k: int, b: int) -> None:
+    random = torch.Generator().manual_seed(k)
+    directions = torch.randint(-127, 128, (1, k, 20), dtype=torch.int8, generator=random)
+    corrections = 0.04 / directions.float().square().sum(1)
+    asked = [torch.randn(b, 1, 1, length, generator=random) for length in (3, k // 2, k)]
+    z = sum(F.pad(part.double(), (0, k - part.shape[3])) for part in asked).flatten(1)  # (b, k)
+    found = distances(asked, *interleaved(directions, corrections), shrinkage=SHRINKAGE)
+    wanted = residual(z.unsqueeze(0), directions, corrections.double(), shrinkage=SHRINKAGE)
+    torch.testing.assert_close(found.view(1, b).double(), wanted, rtol=3e-5, atol=0)
+
+
 _OF_A_PROCESSOR = """
 import json
 import torch
