@@ -134,25 +134,21 @@ class Detector(nn.Module):
         In `dtype` are the backbone's activations, and the products of the compact Gaussian. That
         becomes float32 where the backbone's weights have more digits, as in artifacts from before there was a choice.
         """
-        backbone = self.backbone
+        backbone, exact = self.backbone, self.preprocess.config.eight_digits
         if isinstance(backbone, Backbone):
             if dtype != torch.float32 and not fits_bfloat16(backbone):
                 dtype = torch.float32
-            backbone = FusedBackbone(
-                backbone,
-                edge=self.preprocess.config.image_size,
-                dtype=dtype,
-                device=device,
-                exact_input=self.preprocess.config.eight_digits,
-            )
+            edge = self.preprocess.config.image_size
+            backbone = FusedBackbone(backbone, edge=edge, dtype=dtype, device=device, exact_input=exact)
         elif device.type != next(backbone.buffers()).device.type:
             raise ValueError("a backbone that is shared is on another device")
+        elif device.type == "cpu" and backbone.stem_dtype != torch.float32 and not exact:
+            raise ValueError("a backbone that is shared would round the pixels")
         scorer = self.scorer
         if isinstance(scorer, CompactGaussian):
             scorer = scorer.compute_in(backbone.dtype, device)
         elif isinstance(scorer, DenseGaussian):
             scorer = scorer.settled()
-        exact = self.preprocess.config.eight_digits
         preprocess = self.preprocess.giving(backbone.stem_dtype if exact else torch.float32)
         return Detector(
             alignment=self.alignment,

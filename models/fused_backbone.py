@@ -96,7 +96,7 @@ class Convolution(nn.Module):
 
 
 class Largest(nn.Module):
-    """Max pooling of bfloat16 by a compiled loop, in half of torch's time."""
+    """Max pooling of bfloat16 by a compiled loop."""
 
     def __init__(self, pooling: nn.MaxPool2d) -> None:
         super().__init__()
@@ -125,10 +125,10 @@ class _Residual(nn.Module):
 class FusedBackbone(nn.Module):
     """What a `Backbone` gives, faster. It is fixed: on its device, in its type, without parameters.
 
-    Input (b, 3, s, s) float32, normalised; output X1, X2, X3 as the backbone's in its type, channels last. `edge` is
-    the s that it is fast for. Under bfloat16 the stem stays in float32 on CPUs, since nearly all that rounding does to
-    scores begins there (docs/log.md), unless nothing is rounded there: a single convolution of input that is
-    `exact_input` in bfloat16, followed by pooling that chooses.
+    Input (b, 3, s, s), normalised, float32 or `stem_dtype`; output X1, X2, X3 as the backbone's in its type, channels
+    last. `edge` is the s that it is fast for. Under bfloat16 the stem stays in float32 on CPUs, since nearly all that
+    rounding does to scores begins there (docs/log.md), unless nothing is rounded there: a single convolution of input
+    that is `exact_input` in bfloat16, followed by pooling that chooses.
     """
 
     def __init__(
@@ -136,15 +136,13 @@ class FusedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        fuse = _Fusing(edge, dtype, device)
+        self.stem_dtype = stem_dtype(backbone, dtype, device, exact_input=exact_input)
+        fuse = _Fusing(edge, self.stem_dtype, device)
         self.levels = nn.ModuleList()
         layers: list[nn.Module] = []
         for name, layer in backbone.items():
             layers.append(layer)
             if name == backbone.stem:
-                rounds = dtype == torch.bfloat16 and not (exact_input and _convolutions(layers) == 1)
-                self.stem_dtype = torch.float32 if rounds and device.type == "cpu" else dtype
-                fuse = _Fusing(edge, self.stem_dtype, device)
                 self.stem = nn.Sequential(*fuse.row(layers))
                 fuse, layers = _Fusing(fuse.edge, dtype, device), []
             elif name in backbone.ends:
@@ -159,6 +157,16 @@ class FusedBackbone(nn.Module):
         x1 = first(x)
         x2 = second(x1)
         return x1, x2, third(x2)
+
+
+def stem_dtype(backbone: Backbone, dtype: torch.dtype, device: torch.device, *, exact_input: bool) -> torch.dtype:
+    """What a `FusedBackbone` of these computes its stem in."""
+    if dtype != torch.bfloat16 or device.type != "cpu":
+        return dtype
+    names = list(backbone)
+    layers = [backbone[name] for name in names[: names.index(backbone.stem) + 1]]
+    convolutions = sum(isinstance(module, nn.Conv2d) for layer in layers for module in layer.modules())
+    return dtype if exact_input and convolutions == 1 else torch.float32
 
 
 class _Fusing:
@@ -185,7 +193,7 @@ class _Fusing:
                 case InvertedResidual():
                     inner = self.row([layer.conv])
                     found.append(_Residual(inner, None) if layer.use_res_connect else nn.Sequential(*inner))
-                case nn.MaxPool2d():
+                case nn.MaxPool2d(dilation=1, ceil_mode=False, return_indices=False):
                     looped = (self._device.type, self.dtype) == ("cpu", torch.bfloat16) and ready_for(self.dtype)
                     found.append(Largest(layer) if looped else layer)
                     self.edge = _edge_after(layer, self.edge)
@@ -212,10 +220,6 @@ class _Fusing:
             return _Residual(inner, None)
         self.edge = before
         return _Residual(inner, nn.Sequential(*self.row([block.downsample])))
-
-
-def _convolutions(layers: Sequence[nn.Module]) -> int:
-    return sum(isinstance(module, nn.Conv2d) for layer in layers for module in layer.modules())
 
 
 def _sizes(layer: nn.Conv2d | nn.MaxPool2d) -> tuple[int, int, int]:

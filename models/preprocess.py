@@ -6,6 +6,7 @@ ask for the evaluation habit of the literature instead (resize, then cut the cen
 """
 
 import copy
+import math
 from typing import Annotated
 
 import numpy as np
@@ -23,7 +24,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LARGEST_TAKEN = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
 _ROUNDING = 1e-4  # shares of area that differ by less are equal
-_NO_DIGIT = 1e-6  # a change of no digit that bfloat16 has
+_NO_DIGIT = 1e-9  # what computing in float64 may leave
+SMALLEST_STEP, LARGEST_STEP = 2.0**-7, 2.0**14  # of grey levels: beyond, float16 would not hold them
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
@@ -87,12 +89,14 @@ class PreprocessConfig(BaseModel):
 
     @property
     def eight_digits(self) -> bool:
-        """Whether bfloat16 holds every normalised pixel: those of `models.whole_numbers`, as they were taken."""
-        with torch.device("cpu"):
-            greys = torch.arange(256, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, -1, -1)
-            mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self.mean, self.std))
-        exact, rounded = _normalised(greys, mean, std), _normalised(greys.bfloat16(), mean, std)
-        return self.align is None and torch.allclose(rounded.float(), exact, rtol=_NO_DIGIT, atol=_NO_DIGIT)
+        """Whether bfloat16 and float16 hold each normalised pixel: as `models.whole_numbers` has it, not aligned."""
+        means, stds = ([255 * each for each in values] for values in (self.mean, self.std))
+        levels = all(0 <= mean <= 255 and abs(mean - round(mean)) < _NO_DIGIT for mean in means)
+        powers = all(
+            SMALLEST_STEP <= std <= LARGEST_STEP and abs(math.log2(std) - round(math.log2(std))) < _NO_DIGIT
+            for std in stds
+        )
+        return levels and powers and self.align is None
 
 
 class Preprocess(nn.Module):
@@ -146,7 +150,7 @@ class Preprocess(nn.Module):
         return inner.clone(memory_format=torch.channels_last)  # what was given stays the giver's
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(b, 3, s, s) in 0..255 -> the same shape, normalised per channel, channels last in memory.
+        """(b, 3, s, s) in 0..255 -> the same shape, normalised per channel, in `dtype`, channels last in memory.
 
         The layout is for speed alone: on CPUs the convolutions of a backbone take half the time.
         """

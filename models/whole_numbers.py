@@ -19,13 +19,12 @@ _GREYS = 255
 def in_whole_numbers(config: PreprocessConfig) -> PreprocessConfig:
     """The same but for a mean of whole grey levels, and deviations that are powers of two of them, the nearest each.
 
-    A mean that is no grey level stays what it is.
+    Where a mean is no grey level, or a deviation far from any, all stay what they are.
     """
-    if not all(0 <= mean <= 1 for mean in config.mean):
-        return config
     mean = tuple(round(_GREYS * each) / _GREYS for each in config.mean)
     std = tuple(2.0 ** round(math.log2(_GREYS * each)) / _GREYS for each in config.std)
-    return config.model_copy(update={"mean": mean, "std": std})
+    whole = config.model_copy(update={"mean": mean, "std": std})
+    return whole if whole.model_copy(update={"align": None}).eight_digits else config
 
 
 @torch.no_grad()

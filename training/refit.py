@@ -92,7 +92,10 @@ def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
     except ValueError as error:
         raise ArtifactError(f"{artifact.path}: its recipe cannot be used again ({error}). Train it anew.") from error
     # A recipe that is silent means what is new now, and not what this artifact was made with.
-    made_with = artifact.manifest.detector.preprocess.model_copy(update={"align": None})
+    # But for the normalisation: a recipe says what weights are for, an artifact what they were made to be for.
+    given = recipe.preprocess
+    said = {"align": None, "mean": given.mean, "std": given.std}
+    made_with = artifact.manifest.detector.preprocess.model_copy(update=said)
     recipe = recipe.model_copy(update={"preprocess": made_with})
     if false_reject_rate is None:
         return recipe

@@ -113,9 +113,9 @@ class Workshop:
         return build_backbone(self.arch).eval()
 
     def load_backbone(self, weights: str) -> tuple[Backbone, str]:
-        """A backbone with the weights of a file, or "none", for pictures as `preprocess` says; the file's SHA-256.
+        """A backbone with weights from `load_weights`, for pictures as `preprocess` says, and their fingerprint.
 
-        The weights themselves are for pictures as the recipe says. Raises WeightsError.
+        In a file they are for pictures as the recipe says. Raises WeightsError.
         """
         backbone = self.new_backbone()
         given = self.recipe.preprocess
@@ -135,7 +135,7 @@ class Workshop:
             section=self.recipe.jigsaw,
             pretrained=self.pretrained,
             devices=self.devices,
-            checkpoint=self.folder / f"jigsaw-{_frame(source)}.pt",
+            checkpoint=self.folder / f"jigsaw-{_frame(source)}-{_name(backbone)}.pt",
             progress=self.progress,
         )
         return tuned
@@ -154,7 +154,7 @@ class Workshop:
             section=self.recipe.fusion,
             devices=self.devices,
             # Of this backbone alone: whether the jigsaw stays might be decided otherwise when a run goes on.
-            checkpoint=self.folder / f"fusion-{_frame(source)}-{fingerprint(backbone.state_dict())[:12]}.pt",
+            checkpoint=self.folder / f"fusion-{_frame(source)}-{_name(backbone)}.pt",
             progress=self.progress,
         )
         return fusion
@@ -233,6 +233,11 @@ class Workshop:
             section, in_sample=within.images, out_of_sample=outside.images, pixel=outside.pixel_threshold
         )
         return record, outside.images, warning
+
+
+def _name(backbone: Backbone) -> str:
+    """Of its weights, and so of the normalisation that they are for."""
+    return fingerprint(backbone.state_dict())[:12]
 
 
 def _frame(source: Synthetic) -> str:

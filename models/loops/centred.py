@@ -16,7 +16,7 @@ from torch import Tensor
 from models.loops.bfloat16 import narrow, numbers, wide
 from models.loops.compiled import compiled, compiled_side_by_side, run
 
-_USUAL = 3  # neighbours in a row, of which the sum is taken at once: that is twice as fast
+_USUAL = 3  # neighbours in a row, of which the sum is taken at once (docs/log.md)
 
 
 def centred(levels: Sequence[Tensor], means: Sequence[Tensor], *, kernel: int) -> list[Tensor]:
@@ -28,7 +28,8 @@ def centred(levels: Sequence[Tensor], means: Sequence[Tensor], *, kernel: int) -
     lying = [level.permute(0, 2, 3, 1).contiguous() for level in levels]
     for level, mean in zip(lying, means, strict=True):
         if level.shape[1:] != mean.shape or len(level) != len(lying[0]):  # which no loop would notice
-            raise ValueError(f"a level of shape {tuple(level.shape)} has no mean of shape {tuple(mean.shape)}")
+            shapes = f"a level of shape {tuple(level.shape)} has no mean of shape {tuple(mean.shape)}"
+            raise ValueError(f"{shapes}, or is not of {len(lying[0])} pictures")
     found = [torch.empty_like(level) for level in lying]
     arrays = [*map(numbers, lying), *(mean.numpy() for mean in means), *map(numbers, found)]
     run(_rows, *arrays, kernel // 2, rounds=sum(level.shape[0] * level.shape[1] for level in lying))

@@ -4,6 +4,7 @@ It multiplies 16-bit numbers by 16-bit numbers and adds neighbouring products in
 in loops, so it is asked for by name where the processor has it, and written out where it has not: both are exact.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class _Way(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What `_products` says, arrays as addresses of their numbers."""
+    """What `_products` says, arrays as the addresses of their numbers."""
 
     z: ir.Value
     row: ir.Value
@@ -38,7 +39,6 @@ class _Given(NamedTuple):
     pairs: ir.Value
     ahead: ir.Value
     sums: ir.Value
-    length: ir.Value  # of a row of z, in pairs
 
 
 def _products(vectors: int) -> Any:
@@ -46,7 +46,8 @@ def _products(vectors: int) -> Any:
 
     Rows `row`, `row` + 1, ... of `sums` (b, LANES) int32 become the sums of products of `pairs` pairs, from number `at`
     on, of the same rows of z (b, 2k) int16, with LANES directions, int8, which lie from number `start` of
-    `directions` on: (pairs, LANES, PAIR). What lies `ahead` numbers further on is asked for meanwhile.
+    `directions` on: (pairs, LANES, PAIR). What lies `ahead` numbers further on is asked for meanwhile. There are as
+    many rows as the function's name says, and at least one pair; sums have 32 bits.
     """
 
     @intrinsic
@@ -65,16 +66,15 @@ def _products(vectors: int) -> Any:
         asked = types.void(z, numbers, numbers, directions, numbers, numbers, numbers, sums)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            values = [
-                context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
-                for kind, value in zip(signature.args, arguments, strict=True)
-            ]
-            length = builder.lshr(builder.extract_value(values[0].shape, 1), _long(1))
-            given = _Given(*[*(getattr(value, "data", value) for value in values), length])
+            def array(number: int) -> Any:
+                return context.make_array(signature.args[number])(context, builder, arguments[number])
+
+            given = _Given(*arguments)._replace(z=array(0).data, directions=array(3).data, sums=array(7).data)
+            length = builder.lshr(builder.extract_value(array(0).shape, 1), _long(1))
             way = _way(*context.codegen().magic_tuple())
             for first in range(0, vectors, way.at_once):
                 some = given._replace(row=builder.add(given.row, _long(first)))
-                _loop(builder, some, vectors=min(vectors, way.at_once), emit=way.emit)
+                _loop(builder, some, length, vectors=min(vectors - first, way.at_once), emit=way.emit)
             return context.get_dummy_value()
 
         return asked, generate
@@ -85,13 +85,16 @@ def _products(vectors: int) -> Any:
 products_of_one, products_of_two, products_of_four, products_of_eight = map(_products, (1, 2, 4, 8))
 
 
-def _loop(builder: ir.IRBuilder, given: _Given, *, vectors: int, emit: _Emit) -> None:
-    """Round i multiplies pair i of each vector by pair i of each direction; the sums stay in registers."""
+def _loop(builder: ir.IRBuilder, given: _Given, length: ir.Value, *, vectors: int, emit: _Emit) -> None:
+    """Round i multiplies pair i of each vector by pair i of each direction; the sums stay in registers.
+
+    A row of z has `length` pairs.
+    """
     before, body, after = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("summed")
     numbers = builder.gep(builder.bitcast(given.directions, _byte.as_pointer()), [given.start])
     two = builder.bitcast(given.z, _int.as_pointer())  # numbers of z at a time
     rows = [builder.add(given.row, _long(j)) for j in range(vectors)]
-    vectors_there = [builder.gep(two, [builder.add(builder.mul(row, given.length), given.at)]) for row in rows]
+    vectors_there = [builder.gep(two, [builder.add(builder.mul(row, length), given.at)]) for row in rows]
     builder.branch(body)
 
     builder.position_at_end(body)
@@ -122,15 +125,18 @@ def _fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
     """Ask for what lies there; the processor waits for nothing, and may be given any address."""
     kind = ir.FunctionType(ir.VoidType(), [address.type, _int, _int, _int])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-    builder.call(prefetch, [address, _int(0), _int(2), _int(1)])
+    read, near, data = _int(0), _int(2), _int(1)
+    builder.call(prefetch, [address, read, near, data])
 
 
 def _way(triple: str, _: str, features: str) -> _Way:
     """How a processor multiplies that LLVM describes in this way."""
-    has = features.split(",")
-    if "+avx512bw" in has:
+    if sys.byteorder != "little":
+        raise NotImplementedError("two numbers are read as one, the first of which is its lower half")
+    has, lacks = ({each[1:] for each in features.split(",") if each[:1] == sign} for sign in "+-")
+    if "avx512bw" in has and not lacks & {"avx512bw", "avx512f"}:  # what LLVM cannot do ends the process
         return _Way(_by_instruction("llvm.x86.avx512.pmaddw.d.512", parts=1), at_once=8)
-    if "+avx2" in has:
+    if "avx2" in has and not lacks & {"avx2", "avx"}:
         return _Way(_by_instruction("llvm.x86.avx2.pmadd.wd", parts=2), at_once=4)
     if triple.startswith("x86_64"):
         return _Way(_by_instruction("llvm.x86.sse2.pmadd.wd", parts=4), at_once=2)

@@ -16,10 +16,13 @@ _MAGNITUDE, _INFINITY = np.int16(0x7FFF), np.int16(0x7F80)  # all bits but the s
 def largest(x: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
     """What `torch.nn.functional.max_pool2d` makes of bfloat16 (b, c, h, w), channels last in memory; so is the result.
 
-    What is not a number is larger than all numbers. Raises ValueError where x is of another type.
+    What is not a number is larger than all numbers. Raises ValueError where x is of another type, or padded by more
+    than half a kernel.
     """
     if x.dtype != torch.bfloat16:
         raise ValueError(f"this is for bfloat16, not {x.dtype}")
+    if 2 * padding > kernel:  # nothing but padding would be below some of them
+        raise ValueError(f"a padding of {padding} is more than half of a kernel of {kernel}")
     lying = x.permute(0, 2, 3, 1).contiguous()
     b, h, w, c = lying.shape
     height, width = ((edge + 2 * padding - kernel) // stride + 1 for edge in (h, w))

@@ -3,8 +3,8 @@
 Reading the directions takes longer than all that is done with them: 45 MB for resnet18 at 224 px. So a row of positions
 at a time, z is put together in the cache from the levels' shares of it, and all pictures of a batch meet a position's
 directions while these are there and the next ones are fetched. Directions stay in their eight bits and z is rounded to
-sixteen; from there on to M all is exact but the last few sums, in float32: enough digits are left of the difference
-that M² is (models/residuals.py).
+sixteen. Their products, and the sums of 512 of them, are exact; the rest is added up in float32: enough digits are left
+of the difference that M² is (models/residuals.py).
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ from models.loops.integer_products import (
     products_of_two,
 )
 
-_TOGETHER = 8  # pictures at a time: as many sums stay in registers, and their z in a core's own cache
+_TOGETHER = 8  # pictures at a time: their z stay in a core's own cache, and with AVX-512 their sums in registers
 _MOST = 2**15 - 1  # of z when it is rounded
 _SEGMENT = 256  # pairs of which the products with a direction's, of 2**7 at most, add up to less than 2**31
-_SIGN = np.int32(2**31 - 1)  # all bits but that
+_MAGNITUDE = np.int32(2**31 - 1)  # all bits but the sign
 _TINY = float32(1e-30)
 
 
@@ -78,11 +78,12 @@ def _check(parts: Sequence[Tensor], directions: Tensor, corrections: Tensor) -> 
     sound = (
         (p, pairs, inner) == (h * w, -(-k // PAIR), [LANES, PAIR])
         and corrections.shape == (p, blocks, LANES)
+        and directions.dtype == torch.int8
         and directions.is_contiguous()
         and all(len(part) == b and part.shape[1] and part.shape[2] and 0 < part.shape[3] <= k for part in parts)
     )
     if not sound:
-        shapes = [tuple(each.shape) for each in (*parts, directions, corrections)]
+        shapes = [(each.dtype, tuple(each.shape)) for each in (*parts, directions, corrections)]
         raise ValueError(f"parts, directions and corrections do not go together: {shapes}")
 
 
@@ -187,7 +188,7 @@ def _fineness(z: Any) -> Any:
 @compiled
 def _size_in_bits(x: Any) -> Any:
     """A number's bits but its sign's: they are ordered as sizes are, and what is no number comes last."""
-    return np.int32(float32(x).view(np.int32) & _SIGN)
+    return np.int32(float32(x).view(np.int32) & _MAGNITUDE)
 
 
 @compiled

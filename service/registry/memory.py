@@ -19,9 +19,10 @@ from models.artifact import Artifact, load
 from models.backbone import Backbone
 from models.cores import compute_with
 from models.cuda_lane import give_back_memory
+from models.detector import Detector
 from models.errors import ArtifactTooLarge
-from models.fused_backbone import FusedBackbone
-from models.precision import Computed, Precision, name_of
+from models.fused_backbone import FusedBackbone, stem_dtype
+from models.precision import Computed, Precision, name_of, pick_precision
 from models.weights import fingerprint
 from service.registry.scan import Sound
 
@@ -147,9 +148,7 @@ class Memory:
         """Read a file, put it on the device, and then let go of whom it leaves no room for within the budget."""
         artifact = load(file.path)
         detector = artifact.detector
-        # With the size and the normalisation, because weights lie in memory, and in a type, as suits them.
-        config = detector.preprocess.config
-        digest = f"{fingerprint(detector.backbone.state_dict())} {config.image_size} {config.eight_digits}"
+        digest = self._digest(detector)
         # An estimate: made ready, a backbone may take half as much, and directions twice as much, or more with padding.
         as_read = _Loaded.of(artifact, digest)
         shared = self._backbones.get(digest)
@@ -173,6 +172,14 @@ class Memory:
             self._loaded[key] = loaded
         logger.info("loaded %s on %s, computing in %s", file.path, self.device, loaded.computing_in)
         return artifact
+
+    def _digest(self, detector: Detector) -> str:
+        """The same of detectors whose backbones are the same once they are ready: with what they are laid out for."""
+        backbone, config = detector.backbone, detector.preprocess.config
+        assert isinstance(backbone, Backbone), "it is not ready yet"
+        dtype = pick_precision(self.precision, self.device)
+        stem = stem_dtype(backbone, dtype, self.device, exact_input=config.eight_digits)
+        return f"{fingerprint(backbone.state_dict())} {config.image_size} {stem}"
 
     def _check_room(self, newcomer: _Loaded) -> None:
         if self.budget is None:

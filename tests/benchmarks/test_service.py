@@ -33,7 +33,7 @@ def run(script: str, *options: str, folder: Path) -> tuple[int, str, dict[str, A
     return ended.returncode, ended.stdout + ended.stderr, json.loads(figures.read_text())
 
 
-def test_overload_is_refused_in_time_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_overload_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
     """Times do not count here, neither p99 nor the rate: other programs may have the cores."""
     untimed = ("--margin", "1000", "--share", "0")
     options = ("--seconds", "10", "--queue-limit", "16", "--pictures", "4", *untimed, *SMALL)

@@ -127,15 +127,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("exact_input", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @every_architecture
 def test_weights_lie_as_they_are_wanted_for_any_number_of_pictures(
-    make_backbone: MakeBackbone, arch: Architecture, dtype: torch.dtype, capfd: pytest.CaptureFixture[str]
+    make_backbone: MakeBackbone,
+    arch: Architecture,
+    dtype: torch.dtype,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    exact_input: bool,
 ) -> None:
     if fused_backbone._onednn() is None or torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("what oneDNN wants elsewhere was not looked into")
     with one_thread():
-        made = FusedBackbone(make_backbone(arch), edge=96, dtype=dtype, device=CPU)
+        made = FusedBackbone(make_backbone(arch), edge=96, dtype=dtype, device=CPU, exact_input=exact_input)
     for b in (1, 5):
         x = torch.randn(b, 3, 96, 96)
         with one_thread(), torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
@@ -152,15 +158,17 @@ def test_pictures_of_another_size_are_right_too(make_backbone: MakeBackbone) -> 
         assert apart(fused(network)(x), network(x)) < 1e-4
 
 
+@pytest.mark.parametrize("exact_input", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_what_is_not_a_number_stays_so_on_every_level(
-    make_backbone: MakeBackbone, arch: Architecture, dtype: torch.dtype
+    make_backbone: MakeBackbone, arch: Architecture, dtype: torch.dtype, value: float, *, exact_input: bool
 ) -> None:
     backbone = make_backbone(arch)
-    fused = FusedBackbone(backbone, edge=64, dtype=dtype, device=torch.device("cpu"))
+    fused = FusedBackbone(backbone, edge=64, dtype=dtype, device=torch.device("cpu"), exact_input=exact_input)
     images = torch.randn(2, 3, 64, 64)
-    images[1, 0, 30, 30] = torch.nan
+    images[1, 0, 30, 30] = value
     with torch.inference_mode():
         for level in fused(images):
             assert level[0].isfinite().all()
@@ -184,13 +192,14 @@ def test_a_variance_that_is_negative_is_refused(make_backbone: MakeBackbone) -> 
     ("layer", "says"),
     [
         (nn.AvgPool2d(2), "how to fuse a AvgPool2d"),
+        (nn.MaxPool2d(2, dilation=2), "how to fuse a MaxPool2d"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GELU()), "how to fuse a GELU"),
         (nn.Conv2d(3, 4, 1), "a convolution without a batch norm behind it"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), "a convolution without a batch norm behind it"),
         (nn.ReLU(), "ReLU without a convolution before it"),
         (nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3)), "BatchNorm2d without a convolution before it"),
     ],
-    ids=["pooling", "activation", "bare convolution", "no norm", "no convolution", "norm alone"],
+    ids=["pooling", "dilated pooling", "activation", "bare convolution", "no norm", "no convolution", "norm alone"],
 )
 def test_layers_that_are_not_known_are_refused(layer: nn.Module, says: str) -> None:
     network = _Layers({"0": nn.MaxPool2d(2), "1": nn.Sequential(layer), "2": nn.MaxPool2d(2), "3": nn.MaxPool2d(2)})

@@ -49,6 +49,10 @@ def test_bfloat16_holds_them() -> None:
         (in_whole_numbers(PreprocessConfig(mean=(0.5, 0.1, 1), std=(0.5, 0.01, 3))), True),
         (in_whole_numbers(PreprocessConfig(mean=(0, 0, 0), std=(1, 1, 1))), True),
         (in_whole_numbers(PreprocessConfig(mean=(-3, 0, 0))), False),
+        (in_whole_numbers(PreprocessConfig(std=(1, 1e-5, 1))), False),
+        (PreprocessConfig(std=(1e4, 1e4, 1e4)), False),
+        (PreprocessConfig(mean=(0, 0.5, 1), std=(1 / 255, 1 / 255, 1 / 255)), False),
+        (PreprocessConfig(mean=(0, 0.2, 1), std=(1 / 255, 1 / 255, 1 / 255)), True),
     ],
 )
 def test_it_is_known_whether_bfloat16_holds_them(config: PreprocessConfig, *, holds: bool) -> None:
@@ -57,9 +61,26 @@ def test_it_is_known_whether_bfloat16_holds_them(config: PreprocessConfig, *, ho
         assert config.eight_digits == holds
 
 
-def test_a_mean_that_is_no_grey_level_stays() -> None:
-    odd = PreprocessConfig(mean=(0.5, 0.5, 1.01))
-    assert in_whole_numbers(odd) is odd
+@pytest.mark.parametrize("odd", [{"mean": (0.5, 0.5, 1.01)}, {"std": (1, 1, 5e-324)}, {"std": (1, 1, 1e300)}])
+def test_what_is_far_from_any_grey_level_stays(odd: dict[str, tuple[float, float, float]]) -> None:
+    config = PreprocessConfig(**odd)
+    assert in_whole_numbers(config) is config
+
+
+def test_float16_holds_them_too() -> None:
+    for std in (2.0**-7 / 255, 2.0**14 / 255):
+        config = PreprocessConfig(image_size=64, mean=(0, 0.2, 1), std=(std, std, std))
+        assert config.eight_digits
+        exact = (greys().double() - torch.tensor([0, 51, 255]).view(3, 1, 1)) / (255 * std)
+        for dtype in (torch.bfloat16, torch.float16):
+            assert torch.equal(Preprocess(config).giving(dtype)(greys()).double(), exact)
+
+
+def test_a_backbone_that_is_shared_does_not_round_another_s_pixels(artifact: Artifact) -> None:
+    exact, other = (detector("resnet18", config, artifact.manifest.detector) for config in (WHOLE, IMAGENETS))
+    other.backbone = exact.for_scoring(CPU, torch.bfloat16).backbone
+    with pytest.raises(ValueError, match="would round the pixels"):
+        other.for_scoring(CPU, torch.bfloat16)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.backbone import Backbone, Grids, build_backbone
 from models.preprocess import PreprocessConfig
+from models.whole_numbers import in_whole_numbers
 from training.batch_norm import estimate_batch_norm
 from training.features import Features
 from training.loop import Devices
@@ -102,7 +103,7 @@ def part_backbone(part_tiles: Tiles) -> Backbone:
     """A ResNet-18 of random weights whose batch norms know the parts; not to be changed."""
     torch.manual_seed(0)
     network = build_backbone("resnet18")
-    estimate_batch_norm(network, [part_tiles.images], PreprocessConfig(image_size=SIZE))
+    estimate_batch_norm(network, [part_tiles.images], in_whole_numbers(PreprocessConfig(image_size=SIZE)))
     return network.eval().requires_grad_(False)
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from models.alignment import OVERSAMPLING, AlignmentConfig
 from models.backbone import Backbone
 from models.compact_gaussian import CompactGaussianConfig
 from models.folding import fits_bfloat16, folded
+from models.preprocess import Preprocess, PreprocessConfig
+from training import workshop as workshops
 from training.choose import Candidate, ValidationSet, make_validation_set
 from training.folds import assign_folds
 from training.synthetic import Synthetic, Tiles
@@ -153,6 +156,45 @@ def test_a_new_backbone_depends_on_the_seed_alone(make_workshop: MakeWorkshop) -
     assert torch.equal(first["conv1"].weight, again["conv1"].weight)
     assert not torch.equal(first["conv1"].weight, other["conv1"].weight)
     assert not first.training
+
+
+def test_loaded_weights_give_what_they_gave_and_stages_see_pictures_as_they_do(
+    make_workshop: MakeWorkshop,
+    part_backbone: Backbone,
+    part_tiles: Tiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workshop, given = make_workshop(), make_workshop().recipe.preprocess
+    torch.save(part_backbone.state_dict(), tmp_path / "weights.pth")
+    loaded, _ = workshop.load_backbone(str(tmp_path / "weights.pth"))
+    ours = workshop.preprocess(None)
+    assert (given.eight_digits, ours.eight_digits) == (False, True)
+    with torch.inference_mode():
+        wanted = part_backbone.eval()(Preprocess(given)(part_tiles.images))
+        found = loaded.eval()(Preprocess(ours)(part_tiles.images))
+        wrong = loaded(Preprocess(given)(part_tiles.images))
+    for level, peer, other in zip(found, wanted, wrong, strict=True):
+        assert float((level - peer).norm() / peer.norm()) < 0.02  # what lies beyond the border is another mean
+        assert float((other - peer).norm() / peer.norm()) > 0.04
+    seen: list[PreprocessConfig] = []
+    for stage in ("finetune", "train_fusion"):
+        monkeypatch.setattr(workshops, stage, lambda *_, preprocess, **__: seen.append(preprocess))
+    source = Synthetic(part_tiles, ProceduralTextures(), 0)
+    workshop.tune(loaded, source)
+    workshop.fuse(loaded, source)
+    assert seen == [ours, ours]
+
+
+def test_a_checkpoint_is_of_the_backbone_that_a_stage_began_with(
+    make_workshop: MakeWorkshop, part_backbone: Backbone, part_tiles: Tiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(workshops, "finetune", lambda *_, checkpoint, **__: names.append(checkpoint.name))
+    workshop, source = make_workshop(), Synthetic(part_tiles, ProceduralTextures(), 0)
+    for backbone in (part_backbone, part_backbone, workshop.new_backbone()):
+        workshop.tune(backbone, source)
+    assert names[0] == names[1] != names[2]
 
 
 def test_tuning_leaves_the_backbone_that_it_starts_from(

@@ -39,6 +39,11 @@ def test_the_ends_and_the_middle_of_all_numbers_are_in_order(value: float) -> No
     assert torch.equal(largest(x, kernel=3, stride=2, padding=1), F.max_pool2d(x, 3, 2, 1))
 
 
+def test_more_padding_than_pictures_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than half"):
+        largest(pictures(), kernel=1, stride=1, padding=1)
+
+
 def test_float32_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not torch\.float32"):
         largest(pictures().float(), kernel=3, stride=2, padding=1)

@@ -2,8 +2,10 @@
 
 import json
 import platform
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.loops import integer_products
 from models.loops.one_pass import distances, interleaved
 from models.residuals import residual
 
@@ -75,10 +78,11 @@ def test_what_is_left_of_a_long_z_is_as_exact() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 511, 513, 4096])
 @pytest.mark.parametrize("b", [1, 8])
-def test_no_sum_is_larger_than_its_bits(k: int, b: int) -> None:
+@pytest.mark.parametrize("largest", [127, -128])
+def test_no_sum_is_larger_than_its_bits(k: int, b: int, largest: int) -> None:
     """A direction that all of z lies along, which explains half of it, with the largest numbers that there are."""
-    directions, corrections = torch.full((1, k, 3), 127, dtype=torch.int8), torch.zeros(1, 3)
-    corrections[0, 0] = 0.5 / (k * 127**2)
+    directions, corrections = torch.full((1, k, 3), largest, dtype=torch.int8), torch.zeros(1, 3)
+    corrections[0, 0] = 0.5 / (k * largest**2)
     asked = [torch.full((b, 1, 1, 1), 0.0), torch.full((b, 1, 1, 1), 0.0), torch.full((b, 1, 1, k), -3.0)]
     found = distances(asked, *interleaved(directions, corrections), shrinkage=1.0)
     torch.testing.assert_close(found, torch.full((b, 1, 1), 3.0 * (k / 2) ** 0.5), rtol=1e-5, atol=0)
@@ -100,27 +104,63 @@ def test_many_dimensions_are_added_up_in_pieces(k: int, b: int) -> None:
 _OF_A_PROCESSOR = """
 import json
 import torch
+from numba.core.registry import cpu_target
+from models.loops import integer_products
 from models.loops.one_pass import distances, interleaved
 random = torch.Generator().manual_seed(0)
 directions = torch.randint(-127, 128, (16, 37, 18), dtype=torch.int8, generator=random)
 corrections = 1e-7 * torch.rand(16, 18, generator=random)
 parts = [torch.randn(15, edge, edge, 37, generator=random) for edge in (4, 2, 1)]
-print(json.dumps(distances(parts, *interleaved(directions, corrections), shrinkage=0.1).tolist()))
+found = distances(parts, *interleaved(directions, corrections), shrinkage=0.1).tolist()
+way = integer_products._way(*cpu_target.target_context.codegen().magic_tuple())
+print(json.dumps([way.at_once, found]))
+"""
+_WRITTEN_OUT = """
+from models.loops import integer_products
+integer_products._way = lambda *_: integer_products._Way(integer_products._written_out, at_once=3)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are processors of that kind")
-def test_every_processor_finds_the_same(python: Callable[..., Any]) -> None:
-    """One with AVX-512, if this one has it, one with AVX2 and one with neither: the sums are exact in all of them."""
-    kinds: tuple[dict[str, str], ...] = (
-        {},
-        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"},
-        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+def test_every_processor_finds_the_same(python: Callable[..., Any], tmp_path: Path) -> None:
+    """This one, one with AVX2, one of the oldest, and one without an instruction for it: the sums are exact in all."""
+    ways: tuple[tuple[dict[str, str], str, int | None], ...] = (
+        ({}, "", None),
+        ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"}, "", 4),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, "", 2),
+        ({}, _WRITTEN_OUT, 3),
     )
-    first, *others = (torch.tensor(json.loads(python(_OF_A_PROCESSOR, **kind).stdout)) for kind in kinds)
-    for other in others:
-        torch.testing.assert_close(other, first, rtol=2e-5, atol=0)  # z itself is put together in other orders
+    results = []
+    for number, (environment, before, at_once) in enumerate(ways):
+        cache = {"NUMBA_CACHE_DIR": str(tmp_path / str(number))}  # what replaces a function changes no digest
+        taken, found = json.loads(python(_OF_A_PROCESSOR, before=before, **environment, **cache).stdout)
+        assert at_once in (None, taken)
+        results.append(torch.tensor(found))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=2e-5, atol=0)  # z itself is put together in other orders
+
+
+@pytest.mark.parametrize(
+    ("features", "at_once"),
+    [
+        ("+avx2,+avx512f,+avx512bw", 8),
+        ("+avx2,-avx512f,+avx512bw", 4),
+        ("+avx512f,+avx512bw,-avx512bw,+avx2", 4),
+        ("-avx,+avx2", 2),
+        ("+avx2,-avx2", 2),
+        ("", 2),
+    ],
+)
+def test_a_processor_is_asked_for_what_it_has(features: str, at_once: int) -> None:
+    assert integer_products._way("x86_64-unknown-linux-gnu", "any", features).at_once == at_once
+    assert integer_products._way("aarch64-unknown-linux-gnu", "any", features).emit is not None
+
+
+def test_where_numbers_lie_the_other_way_round_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(NotImplementedError, match="lower half"):
+        integer_products._way("s390x-unknown-linux-gnu", "any", "")
 
 
 def test_a_picture_s_distances_do_not_depend_on_who_else_is_asked() -> None:
@@ -163,6 +203,7 @@ def test_what_is_larger_than_can_be_reckoned_with_is_never_near(huge: float, dty
         lambda parts, kept: ([*parts[:2], parts[2][:, :0]], kept),
         lambda parts, kept: (parts, (kept[0][:, :, :-1], kept[1])),
         lambda parts, kept: (parts, (kept[0][:, :0], kept[1])),
+        lambda parts, kept: (parts, (kept[0].short(), kept[1])),
         lambda parts, kept: (parts, (kept[0].transpose(3, 4).contiguous().transpose(3, 4), kept[1])),
         lambda parts, kept: ([*parts[:2], parts[2][..., :0]], (kept[0][:, :, :0], kept[1])),
         lambda parts, kept: (parts, (kept[0], kept[1][:-1])),
