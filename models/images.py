@@ -26,7 +26,7 @@ from models.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedIm
 from models.image_signature import signed_format
 from models.image_structure import check_exif, check_structure, is_lossless_jpeg
 from models.jpeg_pixels import Colours, jpeg_pixels
-from models.png_pixels import store_pixels
+from models.png_pixels import ends_early, store_pixels
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
@@ -49,6 +49,8 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 _COLOURS: dict[str, Colours] = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of a JPEG, by Pillow's mode
+_STRIPS, _TILES = (273, 279), (324, 325)  # a TIFF's tags of their offsets and lengths
+_YCBCR, _TIFF_HEADER = 6, 8  # a way to keep colours; bytes
 _REDUCTIONS = (8, 4, 2)  # what libjpeg's inverse transform leaves of a block: one pixel, 2x2 or 4x4
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
@@ -166,7 +168,10 @@ def _rgb(opened: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
     if isinstance(opened, JpegImageFile) and not is_lossless_jpeg(data):
         return _rgb_of_jpeg(opened, data)
     if isinstance(opened, PngImageFile):
-        opened = PngImageFile(BytesIO(store_pixels(data)))  # the same, in less time
+        stored = store_pixels(data)  # the same, in less time
+        if stored is data and ends_early(data):
+            raise CorruptImage("The PNG holds fewer rows than it is high: part of it is missing. Send it again.")
+        opened = PngImageFile(BytesIO(stored))
     opened.load()
     # After loading: a TIFF was turned by Pillow itself and no longer says so.
     turn = _turn(opened)
@@ -250,6 +255,33 @@ def _refuse_odd_tiff(opened: ImageFile.ImageFile) -> None:
         covered += (right - left) * (bottom - top)
     if covered < opened.width * opened.height:
         raise CorruptImage("The TIFF lists fewer strips than the picture is high: part of it is missing.")
+    if _has_short_pieces(opened):
+        raise CorruptImage("A strip or tile of the TIFF is shorter than its pixels are: part of it is missing.")
+
+
+def _has_short_pieces(opened: ImageFile.ImageFile) -> bool:
+    """Whether an uncompressed TIFF says of a strip or tile that it is shorter than it must be, or lies in its header.
+
+    Pillow takes as many bytes as it needs from there on.
+    """
+    tags = opened.tag_v2  # type: ignore[attr-defined]
+    photometric = tags.get(ExifTags.Base.PhotometricInterpretation)
+    offsets, lengths = (tags.get(_TILES[0], tags.get(_STRIPS[0])), tags.get(_TILES[1], tags.get(_STRIPS[1])))
+    if photometric == _YCBCR or offsets is None or lengths is None or len(offsets) != len(lengths):
+        return False  # fewer colours than pixels, or nothing is said
+    bits, planes = tags.get(ExifTags.Base.BitsPerSample, (1,)), tags.get(ExifTags.Base.PlanarConfiguration) == 2
+    each = bits[0] if planes else sum(bits)
+    if _TILES[0] in tags:
+        width, height = tags[ExifTags.Base.TileWidth], tags[ExifTags.Base.TileLength]
+        rows = [height] * len(offsets)
+    else:
+        width, height = opened.width, min(tags.get(ExifTags.Base.RowsPerStrip, opened.height), opened.height)
+        pieces = -(-opened.height // height)
+        rows = [min(height, opened.height - number % pieces * height) for number in range(len(offsets))]
+    return any(
+        offset < _TIFF_HEADER or length < high * ((width * each + 7) // 8)
+        for offset, length, high in zip(offsets, lengths, rows, strict=True)
+    )
 
 
 def _high_byte(grey: NDArray[np.uint16], opened: ImageFile.ImageFile) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ handed on as it came: refusing is the decoder's.
 """
 
 import struct
+import zlib
 from typing import Final
 
 from isal import isal_zlib
@@ -15,6 +16,9 @@ MOST_BYTES: Final = 2**26
 
 _HEADER = struct.Struct(">IIBBxxB")  # width, height, depth, colour type, interlace
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Of an interlaced picture: where each pass begins, and how far apart its columns and rows are.
+_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+_PIECE = 2**24  # bytes that are inflated at a time where they are only counted
 _BLOCK = 0xFFFF
 _STORED = b"\x78\x01"  # how a stream begins: the same window, and that nothing was done to make it small
 _USUAL = b"\x78"  # deflate with a window of 32 kB: for smaller ones ISA-L has no limit to how far back a copy reaches
@@ -25,7 +29,7 @@ def store_pixels(data: bytes) -> bytes:
 
     The checksum of the new chunk is left empty: whoever wants to know looks at the ones in `data`.
     """
-    size = _stream_bytes(data)
+    size = 0 if _is_interlaced(data) else _stream_bytes(data)
     begin, end, deflated = _pixel_chunks(data)
     if not 0 < size <= MOST_BYTES or not deflated.startswith(_USUAL):
         return data
@@ -42,6 +46,18 @@ def store_pixels(data: bytes) -> bytes:
     return b"".join((data[:begin], *chunk, data[end:]))
 
 
+def ends_early(data: bytes) -> bool:
+    """Whether the stream of pixels comes to its proper end before the last row: decoders paint the rest black."""
+    size, found = _stream_bytes(data), 0
+    inflater, left = zlib.decompressobj(), _pixel_chunks(data)[2]
+    try:
+        while found < size and (piece := inflater.decompress(left, _PIECE)):
+            found, left = found + len(piece), inflater.unconsumed_tail
+    except zlib.error:
+        return False  # which a decoder notices
+    return inflater.eof and found < size
+
+
 def _blocks(pixels: bytes) -> list[bytes | memoryview]:
     """What deflate writes for bytes that it leaves as they are."""
     view, blocks = memoryview(pixels), list[bytes | memoryview]()
@@ -51,14 +67,21 @@ def _blocks(pixels: bytes) -> list[bytes | memoryview]:
     return blocks
 
 
+def _is_interlaced(data: bytes) -> bool:
+    return data[28:29] == b"\1"
+
+
 def _stream_bytes(data: bytes) -> int:
-    """How many bytes the pixels' rows are, each with its filter's; 0 where they do not lie row by row."""
+    """How many bytes the pixels' rows are, each with its filter's; 0 where there is no header."""
     if len(data) < 33 or not data.startswith(b"IHDR", 12):
         return 0
-    width, height, depth, colour, interlaced = _HEADER.unpack_from(data, 16)
-    if interlaced:
-        return 0
-    return int(height * (1 + (width * depth * _CHANNELS.get(colour, 0) + 7) // 8))
+    width, height, depth, colour, _ = _HEADER.unpack_from(data, 16)
+    bits, total = depth * _CHANNELS.get(colour, 0), 0
+    for x, y, across, down in _PASSES if _is_interlaced(data) else [(0, 0, 1, 1)]:
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
 
 
 def _pixel_chunks(data: bytes) -> tuple[int, int, bytes]:

@@ -1,10 +1,15 @@
 """Files that were cut off or changed are noticed, whatever was done to them."""
 
 import re
+import struct
+import zlib
 from collections.abc import Callable
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,3 +98,54 @@ def test_damaged_files_are_read_or_refused_by_name(files: list[bytes], data: st.
 def test_any_bytes_are_read_or_refused_by_name(noise: bytes, start: bytes) -> None:
     with pytest.raises(ImageError):
         decode(start + noise)
+
+
+def png(stream: bytes, *, interlaced: bool = False) -> bytes:
+    """24 x 40 pixels of RGB, or what there is of them."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 40, 24, 8, 2, 0, 0, interlaced)),
+        (b"IDAT", zlib.compress(stream)),
+        (b"IEND", b""),
+    )
+    written = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_whose_stream_ends_well_but_before_the_last_row_is_refused(*, interlaced: bool) -> None:
+    rows = [bytes(1 + 3 * 40)] * 24
+    if interlaced:
+        passes = [(5, 3), (5, 3), (10, 3), (10, 6), (20, 6), (20, 12), (40, 12)]
+        rows = [bytes(1 + 3 * width) for width, height in passes for _ in range(height)]
+    assert decode(png(b"".join(rows), interlaced=interlaced)).shape == (24, 40, 3)
+    for kept in range(len(rows)):
+        with pytest.raises(CorruptImage):
+            decode(png(b"".join(rows[:kept]), interlaced=interlaced))
+    for cut in (1, 2, 60):
+        with pytest.raises(CorruptImage):
+            decode(png(b"".join(rows)[:-cut], interlaced=interlaced))
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("planes", [False, True])
+def test_an_uncompressed_tiff_with_a_short_strip_or_tile_is_refused(
+    rgb: np.ndarray, *, tiled: bool, planes: bool
+) -> None:
+    buffer = BytesIO()
+    pieces: dict[str, Any] = {"tile": (16, 16)} if tiled else {"rowsperstrip": 5}
+    pixels = rgb.transpose(2, 0, 1) if planes else rgb
+    tifffile.imwrite(
+        buffer, pixels, photometric="rgb", planarconfig="separate" if planes else "contig", metadata=None, **pieces
+    )
+    whole = buffer.getvalue()
+    np.testing.assert_array_equal(decode(whole), rgb)
+    with tifffile.TiffFile(BytesIO(whole)) as file:
+        tags = file.pages[0].tags  # type: ignore[union-attr]
+        offsets, lengths = (tags[name] for name in (("TileOffsets", "TileByteCounts") if tiled else (273, 279)))
+    for tag, value in ((lengths, 0), (lengths, lengths.value[1] // 2), (offsets, 0)):
+        size = 4 if tag.dtype == 4 else 2
+        damaged = bytearray(whole)
+        at = tag.valueoffset + size  # the second piece
+        damaged[at : at + size] = value.to_bytes(size, "little")
+        with pytest.raises(CorruptImage):
+            decode(bytes(damaged))
