@@ -156,7 +156,7 @@ class Detector(nn.Module):
             backbone=backbone,
             fusion=None if self.fusion is None else _moved(self.fusion, device),
             scorer=_moved(scorer, device),
-            smoothing=_moved(self.smoothing, device).ready(),
+            smoothing=_moved(self.smoothing.ready(), device),
         ).eval()
 
     def check(self) -> None:
