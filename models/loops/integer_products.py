@@ -132,7 +132,7 @@ def _fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
 def _way(triple: str, _: str, features: str) -> _Way:
     """How a processor multiplies that LLVM describes in this way."""
     if sys.byteorder != "little":
-        raise NotImplementedError("two numbers are read as one, the first of which is its lower half")
+        raise RuntimeError("two numbers are read as one, the first of which is its lower half")
     has, lacks = ({each[1:] for each in features.split(",") if each[:1] == sign} for sign in "+-")
     if "avx512bw" in has and not lacks & {"avx512bw", "avx512f"}:  # what LLVM cannot do ends the process
         return _Way(_by_instruction("llvm.x86.avx512.pmaddw.d.512", parts=1), at_once=8)
