@@ -49,7 +49,6 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 _COLOURS: dict[str, Colours] = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # of a JPEG, by Pillow's mode
-_STRIPS, _TILES = (273, 279), (324, 325)  # a TIFF's tags of their offsets and lengths
 _YCBCR, _TIFF_HEADER = 6, 8  # a way to keep colours; bytes
 _REDUCTIONS = (8, 4, 2)  # what libjpeg's inverse transform leaves of a block: one pixel, 2x2 or 4x4
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
@@ -266,12 +265,17 @@ def _has_short_pieces(opened: ImageFile.ImageFile) -> bool:
     """
     tags = opened.tag_v2  # type: ignore[attr-defined]
     photometric = tags.get(ExifTags.Base.PhotometricInterpretation)
-    offsets, lengths = (tags.get(_TILES[0], tags.get(_STRIPS[0])), tags.get(_TILES[1], tags.get(_STRIPS[1])))
+    tiled = ExifTags.Base.StripOffsets not in tags  # as Pillow chooses where both are there
+    if tiled:
+        names = ExifTags.Base.TileOffsets, ExifTags.Base.TileByteCounts
+    else:
+        names = ExifTags.Base.StripOffsets, ExifTags.Base.StripByteCounts
+    offsets, lengths = map(tags.get, names)
     if photometric == _YCBCR or offsets is None or lengths is None or len(offsets) != len(lengths):
         return False  # fewer colours than pixels, or nothing is said
     bits, planes = tags.get(ExifTags.Base.BitsPerSample, (1,)), tags.get(ExifTags.Base.PlanarConfiguration) == 2
     each = bits[0] if planes else sum(bits)
-    if _TILES[0] in tags:
+    if tiled:
         width, height = tags[ExifTags.Base.TileWidth], tags[ExifTags.Base.TileLength]
         rows = [height] * len(offsets)
     else:

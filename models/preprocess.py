@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST_TAKEN = 4096  # pixels: a batch of 16 such pictures takes 0.8 GB as bytes, and four times that normalised
 _ROUNDING = 1e-4  # shares of area that differ by less are equal
 _NO_DIGIT = 1e-9  # what computing in float64 may leave
-SMALLEST_STEP, LARGEST_STEP = 2.0**-7, 2.0**14  # of grey levels: beyond, float16 would not hold them
+_SMALLEST_STEP, _LARGEST_STEP = 2.0**-7, 2.0**14  # of grey levels: beyond, float16 would not hold them
 
 Edge = Annotated[int, Field(ge=32, le=2048)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
@@ -93,7 +93,7 @@ class PreprocessConfig(BaseModel):
         means, stds = ([255 * each for each in values] for values in (self.mean, self.std))
         levels = all(0 <= mean <= 255 and abs(mean - round(mean)) < _NO_DIGIT for mean in means)
         powers = all(
-            SMALLEST_STEP <= std <= LARGEST_STEP and abs(math.log2(std) - round(math.log2(std))) < _NO_DIGIT
+            _SMALLEST_STEP <= std <= _LARGEST_STEP and abs(math.log2(std) - round(math.log2(std))) < _NO_DIGIT
             for std in stds
         )
         return levels and powers and self.align is None
