@@ -1,10 +1,10 @@
-"""What rounding its directions costs the compact Gaussian: scores with directions in float32, float16 and int8.
+"""What rounding its directions costs the compact Gaussian, and what iterating for them does.
 
 python benchmarks/rounded_directions.py ARTIFACT --data DIR [--category C]
 
-Fits the artifact's scorer to the good training pictures once, keeps the directions before they are rounded, and judges
-the test pictures with them as they are and rounded, in float32 and in what this CPU computes in. Markdown. (The
-backbone's weights are rounded too, but before the fit.)
+Fits the artifact's scorer to the good training pictures, with directions decomposed exactly and kept in float32,
+float16 and int8, and iterated for and kept in int8, as fits do it; judges the test pictures with each, in float32 and in
+what this CPU computes in. Markdown. (The backbone's weights are rounded too, but before the fit.)
 """
 
 import argparse
@@ -21,7 +21,7 @@ from models.compact_gaussian import CompactGaussian
 from models.detector import Detector
 from models.locate_artifact import find_artifact
 from models.precision import pick_precision, round_to_stored
-from training import fit_gaussian
+from training import eigenpairs, fit_gaussian
 from training.datasets import test_samples, training_images
 from training.features import extract
 from training.metrics import image_auroc
@@ -34,6 +34,12 @@ _CPU = torch.device("cpu")
 _Rounded = tuple[Tensor, Tensor]
 
 to_int8 = fit_gaussian.shortened
+iterates = eigenpairs.iterates
+
+
+def never(*_: int) -> bool:
+    """`training.eigenpairs.iterates` of fits that decompose whatever there is."""
+    return False
 
 
 def exact(values: Tensor, vectors: Tensor, shrinkage: float) -> _Rounded:
@@ -75,9 +81,15 @@ def main() -> None:
         features, _ = extract(
             seer, images.split(_BATCH), count=len(images), folder=Path(name), device=_CPU, progress=silent
         )
-        for label, rounding in (("float32", exact), ("float16", to_float16), ("int8", to_int8)):
+        for label, rounding, dtype, iterated in (
+            ("float32", exact, torch.float32, False),
+            ("float16", to_float16, torch.float16, False),
+            ("int8", to_int8, torch.int8, False),
+            ("int8, iterated", to_int8, torch.int8, True),
+        ):
             fit_gaussian.shortened = rounding
-            scorer.directions = torch.zeros_like(scorer.directions, dtype=getattr(torch, label))
+            fit_gaussian.iterates = eigenpairs.iterates = iterates if iterated else never
+            scorer.directions = torch.zeros_like(scorer.directions, dtype=dtype)
             fit_gaussian.fit_gaussian(scorer, features, epsilon=0.01, folds=None, device=_CPU, progress=silent)
             for dtype in dict.fromkeys((torch.float32, best)):
                 found[label, dtype] = scores(detector, tiles, dtype)

@@ -23,9 +23,14 @@ from training.scratch import scratch
 
 @dataclass(frozen=True)
 class Features:
-    """Three arrays (h_l, w_l, n, c_l) float32, mapped to files, and the pictures among them that count."""
+    """Three arrays (h_l, w_l, n, c_l) float32, mapped to files, and the pictures among them that count.
+
+    `computed` is what they were computed in, `folder` where more may lie of what memory does not hold.
+    """
 
     arrays: tuple[NDArray[np.float32], ...]
+    folder: Path
+    computed: torch.dtype = torch.float32
     chosen: Indices | None = None
 
     @property
@@ -85,17 +90,19 @@ def extract(
     """
     arrays: list[NDArray[np.float32]] = []
     poses: list[Pose] = []
-    done = 0
+    done, computed = 0, torch.float32
     with progress.step("features", count) as step:
         for batch in batches:
             levels, pose = detector.levels(batch.to(device))
+            computed = levels[0].dtype
             if pose is not None:
                 poses.append(Pose(*(part.cpu() for part in pose)))
             if not arrays:
                 arrays = [scratch((*x.shape[2:], count, x.shape[1]), np.float32, folder=folder) for x in levels]
             for array, level in zip(arrays, levels, strict=True):
-                array[:, :, done : done + len(batch)] = level.float().permute(2, 3, 0, 1).cpu().numpy()
+                # Not by numpy: torch has a thread for each core.
+                torch.from_numpy(array)[:, :, done : done + len(batch)].copy_(level.permute(2, 3, 0, 1))
             done += len(batch)
             step.advance(by=len(batch))
     whole = Pose(*(torch.cat(part) for part in zip(*poses, strict=True))) if poses else None
-    return Features(tuple(arrays)), whole
+    return Features(tuple(arrays), folder, computed), whole

@@ -1,34 +1,33 @@
 """Fits the compact Gaussian: shared whitening, then each position's leading directions (seed, step 5.2).
 
-Two walks over blocks of positions, each block with all pictures: one sums up the average covariance
-(`training.whitening`), the other whitens and decomposes. Nothing but a block is in memory. The second walk also scores
-pictures that a fit has not seen, for as many values of shrinkage and rank as are asked for: these share one
-decomposition.
+Three walks over all pictures: one sums up the average covariance (`training.whitening`), one whitens the coarser levels
+on their own grids (`training.whitened`), one goes along the rows of positions and decomposes. Nothing but a few
+positions is in memory. The third walk also scores pictures that a fit has not seen, for as many values of shrinkage and
+rank as are asked for: these share one decomposition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from models.compact_gaussian import CompactGaussian, CompactGaussianConfig, Pooling, filled_rows
+from models.compact_gaussian import CompactGaussian, Pooling
 from models.errors import DatasetError
-from models.pooling import pooled
-from models.products import product
 from models.residuals import residual
 from training.arrays import Indices
 from training.distances import Distances
-from training.eigenpairs import leading
+from training.eigenpairs import Leading, iterates
 from training.features import Features
 from training.fields import Count, OneOrMore, Positive, Section
 from training.folds import merged
 from training.joining import Block, Joining
 from training.parallel import in_parallel
 from training.progress import Progress
+from training.whitened import whiten
 from training.whitening import moments_of, whitenings_of
 
 _STEPS = 127  # from nothing to a direction's largest number, in int8
@@ -47,12 +46,6 @@ class GaussianSection(Section):
     pooling: OneOrMore[Pooling] = (3, 1)
     dimensions: Annotated[float, Field(gt=0, le=1)] = 1.0
     epsilon: Positive = 0.01
-
-
-def _mean(array: NDArray[np.float32], images: Indices) -> Tensor:
-    """The mean of a level over pictures, (c, h, w); a row at a time."""
-    rows = [row[:, images].mean(1, dtype=np.float64) for row in array]  # h times (w, c)
-    return torch.from_numpy(np.stack(rows)).permute(2, 0, 1).float()
 
 
 def shortened(values: Tensor, vectors: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -88,32 +81,39 @@ def fit_gaussian(
     assigned = np.zeros(count, np.int64) if folds is None else merged(folds, _MOST_FOLDS)
     groups = [np.flatnonzero(assigned == fold) for fold in np.unique(assigned)]
 
-    def whitenings() -> list[list[Tensor]]:  # moments are several times as large, and gone with this
+    def whitenings() -> list[Tensor]:  # moments are several times as large, and gone with this
         moments = moments_of(joining, groups, device=device, progress=progress)
+        for buffer, mean in zip(scorer.means, moments.means, strict=True):
+            buffer.copy_(mean.permute(2, 0, 1))
         gone = [None] if folds is None else [None, *range(len(groups))]
         matrices = whitenings_of(moments, gone, epsilon=epsilon, dimensions=config.dimensions)
-        return [_levelwise(matrix.to(device), scorer.channels) for matrix in matrices]
+        return [matrix.to(device) for matrix in matrices]
 
     whole, *blind = whitenings()
-    _store_whitening(scorer, whole, features, everyone)
+    for buffer, part in zip(scorer.whitenings, whole.split(list(scorer.channels)), strict=True):
+        buffer.copy_(part.T)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
 
-    def fit(block: Block) -> int:
-        rows = joining.near(block, everyone, device)
-        z = _whitened(joining, block, rows, everyone, whole)
-        directions, corrections = shortened(*leading(z, config.rank), config.shrinkage)
-        scorer.directions[block.positions] = directions.cpu()
-        scorer.corrections[block.positions] = corrections.cpu()
+    def keep(found: Decomposed) -> None:
+        here = found.block.positions
+        directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
+        scorer.directions[here], scorer.corrections[here] = directions.cpu(), corrections.cpu()
         if folds is not None:
-            within[:, block.positions] = residual(z, directions, corrections, shrinkage=config.shrinkage).T.cpu()
-        del z  # each fold has another one
-        for held, matrix in zip(groups, blind, strict=False):
-            outside[held, block.positions] = _unseen(joining, block, rows, held, matrix, config)
-        return len(directions)
+            within[:, here] = residual(found.known.float(), directions, corrections, shrinkage=config.shrinkage).T.cpu()
 
-    with progress.step("gaussian", height * width) as step:
-        for done in in_parallel(fit, list(joining.blocks(count)), device=device):
+    with progress.step("gaussian", height * width * (1 + len(blind))) as step:
+        for done in _decomposed(joining, whole, known=everyone, asked=everyone[:0], rank=config.rank, work=keep):
             step.advance(by=done)
+        for held, matrix in zip(groups, blind, strict=False):
+
+            def judge(found: Decomposed, held: Indices = held) -> None:
+                directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
+                unseen = residual(found.asked.float(), directions, corrections, shrinkage=config.shrinkage)
+                outside[held, found.block.positions] = unseen.T.cpu()
+
+            known = np.setdiff1d(everyone, held)
+            for done in _decomposed(joining, matrix, known=known, asked=held, rank=config.rank, work=judge):
+                step.advance(by=done)
     if config.shrinkage < 1 and not scorer.directions.any():
         raise DatasetError("The good pictures do not differ from each other: give pictures of different parts.")
     if folds is None:
@@ -140,73 +140,60 @@ def scan(
     """
     joining = Joining(features, pooling)
     moments = moments_of(joining, [known], device=device, progress=progress)
-    (whole,) = whitenings_of(moments, [None], epsilon=epsilon, dimensions=dimensions)
-    whitening = _levelwise(whole.to(device), features.channels)
+    (whitening,) = whitenings_of(moments, [None], epsilon=epsilon, dimensions=dimensions)
     height, width = features.grids[0]
     maps = torch.empty(len(settings), len(asked), height * width)
-    both, most = np.concatenate([known, asked]), max(rank for _, rank in settings)
+    most = max(rank for _, rank in settings)
 
-    def ask(block: Block) -> int:
-        rows = joining.near(block, both, device)
-        z = _whitened(joining, block, rows, np.arange(len(known)), whitening)
-        values, vectors = leading(z[:, : len(known)], most)
+    def judge(found: Decomposed) -> None:
+        z = found.asked.float()
         for index, (shrinkage, rank) in enumerate(settings):
-            directions, corrections = shortened(values[:, :rank], vectors[..., :rank], shrinkage)
-            distances = residual(z[:, len(known) :], directions, corrections, shrinkage=shrinkage)
-            maps[index][:, block.positions] = distances.T.cpu()
-        return len(z)
+            directions, corrections = shortened(found.values[:, :rank], found.vectors[..., :rank], shrinkage)
+            distances = residual(z, directions, corrections, shrinkage=shrinkage)
+            maps[index][:, found.block.positions] = distances.T.cpu()
 
     with progress.step(f"settings with pooling {pooling}", height * width) as step:
-        for done in in_parallel(ask, list(joining.blocks(len(both))), device=device):
+        for done in _decomposed(joining, whitening.to(device), known=known, asked=asked, rank=most, work=judge):
             step.advance(by=done)
     return maps.view(len(settings), len(asked), height, width)
 
 
-def _unseen(
-    joining: Joining,
-    block: Block,
-    rows: Sequence[Tensor],
-    held: Indices,
-    whitening: Sequence[Tensor],
-    config: CompactGaussianConfig,
-) -> Tensor:
-    """Distances (m, positions) of the pictures at `held` under a Gaussian of the others, as `whitening` is."""
-    known = np.setdiff1d(np.arange(rows[0].shape[1]), held)
-    z = _whitened(joining, block, rows, known, whitening)
-    directions, corrections = shortened(*leading(z[:, known], config.rank), config.shrinkage)
-    return residual(z[:, held], directions, corrections, shrinkage=config.shrinkage).T.cpu()
+@dataclass(frozen=True)
+class Decomposed:
+    """A block's leading eigenpairs, values (p, r) and vectors (p, k, r), of z of the `known` pictures, (p, n, k).
 
-
-def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:
-    """W (d, k) as the three levels' own, (c_l, k_l): less the columns at their ends that hold nothing."""
-    parts = whitening.split(list(channels))
-    filled = [filled_rows(part.T) for part in parts[:-1]]
-    return [part[:, :count].contiguous() for part, count in zip(parts, [*filled, whitening.shape[1]], strict=True)]
-
-
-def _whitened(
-    joining: Joining, block: Block, rows: Sequence[Tensor], known: Indices, whitening: Sequence[Tensor]
-) -> Tensor:
-    """Z of all pictures in a block's `rows`, (positions, n, k), less the mean of those at `known`.
-
-    As `CompactGaussian.whiten`: in the levels' own columns, then upsampled and added, the coarsest first.
+    And z of those that are `asked` about, (p, m, k), centred on the mean of the others.
     """
-    parts = []
-    for level, (row, matrix) in enumerate(zip(rows, whitening, strict=True)):
-        mean = row[:, known].mean(1, keepdim=True)
-        white = product((row - mean).flatten(0, 1), matrix.T)
-        parts.append(joining.spread(level, block, white.view(*row.shape[:2], -1)))
-    z = parts[-1]
-    for part in reversed(parts[:-1]):
-        z[..., : part.shape[-1]] += part
-    return z
+
+    block: Block
+    values: Tensor
+    vectors: Tensor
+    known: Tensor
+    asked: Tensor
 
 
-def _store_whitening(scorer: CompactGaussian, whitening: Sequence[Tensor], features: Features, images: Indices) -> None:
-    places = features.places(images)
-    means = pooled([_mean(array, places).unsqueeze(0) for array in features.arrays], scorer.config.pooling)
-    for buffer, mean in zip(scorer.means, means, strict=True):
-        buffer.copy_(mean.squeeze(0))
-    for buffer, part in zip(scorer.whitenings, whitening, strict=True):
-        buffer.zero_()
-        buffer[: part.shape[1]] = part.T.cpu()
+def _decomposed(
+    joining: Joining,
+    whitening: Tensor,
+    *,
+    known: Indices,
+    asked: Indices,
+    rank: int,
+    work: Callable[[Decomposed], None],
+) -> Iterator[int]:
+    """`work` on each block of positions under W (d, k), on the device where that lies; how many are done, each time.
+
+    Where eigenpairs are iterated for, products are as rough as the features are.
+    """
+    rough = joining.features.computed == torch.bfloat16 and iterates(len(known), whitening.shape[1], rank)
+    whitened = whiten(joining, whitening, known=known, asked=asked, dtype=torch.bfloat16 if rough else torch.float32)
+
+    def row(blocks: list[Block]) -> int:
+        leading = Leading(rank)  # from one end of the row to the other
+        for block in blocks:
+            z = whitened.z(block)
+            seen = z[:, : len(known)]
+            work(Decomposed(block, *leading(seen), known=seen, asked=z[:, len(known) :]))
+        return joining.features.grids[0][1]
+
+    yield from in_parallel(row, list(joining.rows(len(known) + len(asked))), device=whitening.device)

@@ -20,6 +20,7 @@ from models.pooling import pooled
 from training.arrays import Indices
 from training.features import Features
 
+_CACHED_BYTES = 16 * 2**20  # the same where it is gone through several times
 _BLOCK_BYTES = 64 * 2**20  # of float32 features (positions, n, d) at a time; several such arrays exist at once
 
 
@@ -58,8 +59,14 @@ class Joining:
         height, width = self.features.grids[0]
         each = max(4 * images * sum(self.features.channels), matrix_bytes)
         for row in range(height):
-            for part in _pieces(width, _BLOCK_BYTES // each):
-                yield Block(row, part, slice(row * width + part.start, row * width + part.stop))
+            yield from _blocks(row, width, _BLOCK_BYTES // each)
+
+    def rows(self, images: int) -> Iterator[list[Block]]:
+        """All positions, a row of the fine grid after the other, in pieces that a core's caches hold if they can."""
+        height, width = self.features.grids[0]
+        most = _CACHED_BYTES // (4 * images * sum(self.features.channels))
+        for row in range(height):
+            yield list(_blocks(row, width, most))
 
     def patches(self, images: int) -> Iterator[Patch]:
         """All places of all levels, as many at a time as bounded memory allows for that many `images`."""
@@ -96,6 +103,16 @@ class Joining:
             found.append(self._resampled(level, up_rows[block.row] @ rows, across, images, device))
         return found
 
+    def upsampled(self, level: int, block: Block, whole: Tensor) -> Tensor:
+        """What is linear in a pooled level, (h_l, w_l, m, c), at the block's positions: (k, m, c)."""
+        down, seen = self._up[level][0][block.row], self._seen(level, block)
+        high = _support(down.unsqueeze(0))
+        (weight, line), *others = zip(down[high].tolist(), whole[high, seen], strict=True)
+        row: Tensor = line * weight
+        for weight, line in others:
+            row.add_(line, alpha=weight)
+        return self.spread(level, block, row)
+
     def spread(self, level: int, block: Block, row: Tensor) -> Tensor:
         """What is linear in `near`'s answer, (w', m, c), at the block's positions: (k, m, c)."""
         if level == 0:  # the finest: it has a column for each position
@@ -124,6 +141,12 @@ class Joining:
 
     def _seen(self, level: int, block: Block) -> slice:
         return _support(self._up[level][1][block.columns])
+
+
+def _blocks(row: int, width: int, most: int) -> Iterator[Block]:
+    """A row of the fine grid, at most so many positions at a time."""
+    for part in _pieces(width, most):
+        yield Block(row, part, slice(row * width + part.start, row * width + part.stop))
 
 
 def _pieces(length: int, most: int) -> Iterator[slice]:

@@ -25,12 +25,14 @@ _PARTS = 16  # of the sum over positions, so that it does not depend on the numb
 
 @dataclass(frozen=True)
 class Moments:
-    """What whitenings are made of: the scatter of all pictures about their mean, and each group's share in it.
+    """What whitenings are made of: the mean of all pictures, their scatter about it, and each group's share in that.
 
-    That is what goes with the group: its own scatter, and that of the others' mean. Both are summed over `positions`,
-    for each pair of levels: (c_l, c_m) and (g, c_l, c_m) float64.
+    The share is what goes with the group: its own scatter, and that of the others' mean. Both are summed over
+    `positions`, for each pair of levels: (c_l, c_m) and (g, c_l, c_m) float64. `means` are each level's, pooled,
+    (h_l, w_l, c_l) float32.
     """
 
+    means: tuple[Tensor, ...]
     counts: tuple[int, ...]
     positions: int
     scatter: Pairs
@@ -57,11 +59,15 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
     places = [np.searchsorted(everyone, group) for group in groups]
     patches = list(joining.patches(len(everyone)))
     parts = [patches[part::_PARTS] for part in range(min(_PARTS, len(patches)))]
+    means = tuple(torch.empty(*grid, c) for grid, c in zip(joining.features.grids, channels, strict=True))
 
     def walk(part: list[Patch]) -> Pairs:
         total = _zeros(len(groups) + 1, channels, torch.float32, device)
         for patch in part:
-            right = _centred(joining.own(patch, everyone, device))
+            right = joining.own(patch, everyone, device)
+            mean = right.mean(1, keepdim=True)
+            means[patch.level][patch.row, patch.columns] = mean.squeeze(1).cpu()
+            right -= mean
             for level in range(patch.level):
                 left = _centred(joining.meeting(level, patch, everyone, device))
                 _add_shares(total[level, patch.level], left, right, places)
@@ -77,7 +83,7 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
             step.advance()
     scatter = {pair: share[:-1].sum(0) - share[-1] for pair, share in shares.items()}
     shares = {pair: share[:-1] for pair, share in shares.items()}
-    return Moments(tuple(len(group) for group in groups), height * width, scatter, shares)
+    return Moments(means, tuple(len(group) for group in groups), height * width, scatter, shares)
 
 
 def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: torch.device) -> Pairs:
@@ -145,15 +151,29 @@ def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor
     covariance.diagonal().add_(epsilon)
     if not covariance.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
+    if dimensions == len(covariance):
+        return _triangular(covariance)
     values, vectors = torch.linalg.eigh(covariance)
     if not (values > 0).all():
-        raise RecipeError(
-            f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
-            f"{float(values.min()):.3g}). Raise scorer.epsilon."
-        )
+        raise _indefinite()
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, len(values)), *range(faint - 1, -1, -1)][:dimensions]
     kept: Tensor = vectors.mul_(values.rsqrt())[:, order]  # (d, k)
     del vectors
     triangular: Tensor = torch.linalg.qr(kept.T, mode="r").R
     return triangular.triu_().T.float()
+
+
+def _triangular(covariance: Tensor) -> Tensor:
+    """The W that keeps all dimensions, Rᵀ of Σ⁻¹ = RᵀR: the inverse of R is Σ's Cholesky factor, made from its end."""
+    lower, flawed = torch.linalg.cholesky_ex(covariance.flip(0, 1))
+    if flawed:
+        raise _indefinite()
+    del covariance
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return inverse.flip(0, 1).T.float()
+
+
+def _indefinite() -> RecipeError:
+    return RecipeError("The average covariance of the features is not positive definite. Raise scorer.epsilon.")

@@ -108,7 +108,7 @@ def part_backbone(part_tiles: Tiles) -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def some_features() -> Callable[..., Features]:
+def some_features(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Features]:
     """Features of `n` pictures, in memory: correlated and skewed, far from the origin, as after a ReLU."""
 
     def make(
@@ -124,7 +124,7 @@ def some_features() -> Callable[..., Features]:
             mixing = rng.normal(size=(h, w, c, c)) / np.sqrt(c)
             level = np.einsum("hwnc,hwcd->hwnd", rng.normal(size=(h, w, n, c)), mixing)
             arrays.append(np.maximum(level + 2, 0).astype(np.float32))
-        return Features(tuple(arrays))
+        return Features(tuple(arrays), tmp_path_factory.getbasetemp())
 
     return make
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_trial_is_what_a_fit_to_those_that_are_known_says(section: ScorerSecti
     known, asked = np.array([9, 0, 4, 5, 1, 8, 2]), np.array([3, 11])
     ((config, maps),) = fitter(section).trials(features, known=known, asked=asked)
     assert config == fitter(section).first(7)
-    alone = Features(tuple(array[:, :, known].copy() for array in features.arrays))
+    alone = replace(features, arrays=tuple(array[:, :, known].copy() for array in features.arrays))
     scorer = build_scorer(config, CHANNELS, SIDE)
     fitter(section).fit(scorer, alone, folds=None)
     expected = scorer(features.batch(asked))

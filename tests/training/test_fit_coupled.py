@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def good(n: int, *, seed: int) -> Features:
         level = 2 * torch.randn(h, w, 1, c, generator=pattern) + 0.1 * torch.randn(h, w, n, c, generator=noise)
         level[..., 0] += 6 * torch.randn(h, w, n, generator=noise)
         arrays.append(level.numpy())
-    return Features(tuple(arrays))
+    return Features(tuple(arrays), Path("unused"))
 
 
 Fit = Callable[..., tuple[Coupled, Distances]]
