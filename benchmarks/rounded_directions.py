@@ -3,8 +3,8 @@
 python benchmarks/rounded_directions.py ARTIFACT --data DIR [--category C]
 
 Fits the artifact's scorer to the good training pictures, with directions decomposed exactly and kept in float32,
-float16 and int8, and iterated for and kept in int8, as fits do it; judges the test pictures with each, in float32 and in
-what this CPU computes in. Markdown. (The backbone's weights are rounded too, but before the fit.)
+float16 and int8, and iterated for and kept in int8, as fits do it; judges the test pictures with each, in float32 and
+in what this CPU computes in. Markdown. (The backbone's weights are rounded too, but before the fit.)
 """
 
 import argparse
