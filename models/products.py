@@ -25,8 +25,8 @@ def _dense(matrix: Tensor) -> Tensor:
 
 
 def gram(z: Tensor) -> Tensor:
-    """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n), in the type of Z."""
-    if z.device.type != "cpu" or z.dtype == torch.bfloat16:  # of which torch leaves to oneDNN what it does well
+    """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n)."""
+    if z.device.type != "cpu":
         return z @ z.transpose(1, 2)
     return torch.stack([product(each, each) for each in z])
 

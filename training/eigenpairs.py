@@ -14,39 +14,42 @@ from models.products import gram
 _SPARE = 16  # directions that are iterated for beyond those that are kept: the last ones are rough
 _LARGE = 3  # times as many directions as are iterated for: up to there all are found nearly as fast
 _WIDE = 512  # of the smaller side: beyond it two products with z cost less than its Gram matrix
-_STILL = 0.1  # of a direction's variance: rounds end when they change by less on average
-_ROUNDS = 30  # at most
+_STILL = 0.05  # of a direction's variance: rounds end when they change by less on average
+_ROUNDS = 30  # at most; beyond them matrices are decomposed
 _NOTHING = 1e-6  # of the largest variance
 
 
 def iterates(n: int, k: int, rank: int) -> bool:
-    """Whether the eigenpairs of n vectors of k numbers are iterated for."""
+    """Whether it is worth while to iterate for the leading eigenpairs of n vectors of k numbers."""
     return min(n, k) > _LARGE * (rank + _SPARE)
 
 
 class Leading:
-    """Finds the `rank` leading eigenpairs of covariances, of one block of neighbouring positions after the other."""
+    """Finds the `rank` leading eigenpairs of covariances, of one block of neighbouring positions after the other.
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    All blocks have as many vectors of as many numbers. `iterated`: as `iterates` says.
+    """
+
+    def __init__(self, rank: int, *, iterated: bool) -> None:
+        self.rank, self.iterated = rank, iterated
         self._basis: Tensor | None = None  # (s, m): the last position's, leading ones first
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenpairs of each position's covariance from centred z (p, n, k) in float32 or bfloat16.
+        """Eigenpairs of each position's covariance from centred z (p, n, k) float32.
 
-        Values (p, r) descending, vectors (p, k, r), both float32. Where there are fewer directions than `rank`, the
-        rest is zero. How the values are come by is no matter for what they mean: each is the variance along its vector.
+        Values (p, r) descending, vectors (p, k, r). Where there are fewer directions than `rank`, the rest is zero. The
+        last of what is iterated for are rough: their values are at most the variances along them.
         """
         n, k = z.shape[1:]
         side = z if n <= k else z.transpose(1, 2)  # (p, s, o): the smaller side first
-        values, found = self._iterated(side) if iterates(n, k, self.rank) else _decomposed(side)
+        values, found = self._iterated(side) if self.iterated else _decomposed(side)
         available = min(self.rank, n, k)
         values, found = values[:, :available], found[..., :available]
         if n <= k:
             # A centred z has n - 1 directions: the last value is zero but for rounding, and has no direction.
             seen = values > values[:, :1] * _NOTHING
             # Normalised, not divided by the root of the value: of small values rounding has left little.
-            found = F.normalize((z.transpose(1, 2) @ found.to(z.dtype)).float(), dim=1) * seen.unsqueeze(1)
+            found = F.normalize(z.transpose(1, 2) @ found, dim=1) * seen.unsqueeze(1)
         missing = (0, self.rank - available)
         return F.pad(values.clamp_min(0) / max(n - 1, 1), missing), F.pad(found, missing)
 
@@ -56,47 +59,45 @@ class Leading:
         With G = S·Sᵀ each round takes G·(G - a)·Q for Q: a is about the largest variance that is not looked for, so
         what is smaller fades (Y. Saad, Numerical Methods for Large Eigenvalue Problems, SIAM 2011, chapters 5 and 7).
         """
-        multiply, spare = _multiplication(side), _SPARE // 2
-        basis = self._start(side).expand(len(side), -1, -1)
+        count, (_, s, _) = self.rank + _SPARE, side.shape
+        if self._basis is None:
+            self._basis = _decomposed(side[:1])[1][0, :, :count]
+        multiply, basis = _multiplication(side), self._basis.expand(len(side), -1, -1)
+        # A basis that sees a tenth of the variance that one at random would is no beginning.
+        least = side.square().sum((1, 2)) * (0.1 * count / s)
         before: Tensor | None = None
         for _ in range(_ROUNDS):
-            rounded = basis.to(side.dtype)
-            once = multiply(rounded)
-            variances = (once * rounded).sum(1, dtype=torch.float32)  # (p, m)
-            if before is not None and _still(before[:, : self.rank], variances[:, : self.rank]):
+            once = multiply(basis)
+            variances = (once * basis).sum(1)  # (p, m)
+            if before is None and bool((variances.sum(1) < least).any()):
                 break
+            if before is not None and _still(before[:, : self.rank], variances[:, : self.rank]):
+                values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ once)
+                return self._kept(values.flip(1), (basis @ turn).flip(2))
             before = variances
-            unwanted = variances[:, -spare:].mean(1).view(-1, 1, 1)
-            basis = torch.linalg.qr(multiply(once).sub_(once.mul_(unwanted)).float()).Q
-        values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ multiply(basis))
-        found = (basis @ turn).flip(2)
-        self._basis = found[-1]
-        return values.flip(1), found
+            unwanted = variances[:, -_SPARE // 2 :].mean(1).view(-1, 1, 1)
+            basis = torch.linalg.qr(multiply(once).sub_(once.mul_(unwanted))).Q
+        values, found = _decomposed(side)
+        return self._kept(values[:, :count], found[..., :count])
 
-    def _start(self, side: Tensor) -> Tensor:
-        """A basis (s, m) to begin from."""
-        if self._basis is None or len(self._basis) != side.shape[1]:
-            _, found = _decomposed(side[:1].float())
-            self._basis = found[0, :, : self.rank + _SPARE]
-        return self._basis
+    def _kept(self, values: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenpairs as they are, of which the last position's are what the next block begins from."""
+        self._basis = found[-1]
+        return values, found
 
 
 def _decomposed(side: Tensor) -> tuple[Tensor, Tensor]:
     """All eigenpairs of S·Sᵀ, (p, s) and (p, s, s), the leading ones first."""
-    values, found = torch.linalg.eigh(gram(side).float())
+    values, found = torch.linalg.eigh(gram(side))
     return values.flip(1), found.flip(2)
 
 
 def _multiplication(side: Tensor) -> Callable[[Tensor], Tensor]:
-    """Q -> S·Sᵀ·Q, by products in the type of Q."""
-    factors = (gram(side),) if side.shape[1] <= _WIDE else (side.transpose(1, 2), side)
-
-    def multiply(q: Tensor) -> Tensor:
-        for factor in factors:
-            q = factor.to(q.dtype) @ q
-        return q
-
-    return multiply
+    """Q -> S·Sᵀ·Q."""
+    if side.shape[1] > _WIDE:
+        return lambda q: side @ (side.transpose(1, 2) @ q)
+    matrix = gram(side)
+    return lambda q: matrix @ q
 
 
 def _still(before: Tensor, now: Tensor) -> bool:

@@ -100,7 +100,7 @@ def extract(
             if not arrays:
                 arrays = [scratch((*x.shape[2:], count, x.shape[1]), np.float32, folder=folder) for x in levels]
             for array, level in zip(arrays, levels, strict=True):
-                # Not by numpy: torch has a thread for each core.
+                # Not by numpy, which has one thread for it (docs/log.md).
                 torch.from_numpy(array)[:, :, done : done + len(batch)].copy_(level.permute(2, 3, 0, 1))
             done += len(batch)
             step.advance(by=len(batch))

@@ -8,6 +8,7 @@ rank as are asked for: these share one decomposition.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -93,26 +94,30 @@ def fit_gaussian(
     for buffer, part in zip(scorer.whitenings, whole.split(list(scorer.channels)), strict=True):
         buffer.copy_(part.T)
     within, outside = torch.empty(count, height * width), torch.empty(count, height * width)
+    # All in the same way: the threshold of a fit comes from those without a fold.
+    fewest = count - max(map(len, groups)) if blind else count
+    iterated = iterates(fewest, config.dimensions, config.rank)
 
     def keep(found: Decomposed) -> None:
         here = found.block.positions
         directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
         scorer.directions[here], scorer.corrections[here] = directions.cpu(), corrections.cpu()
         if folds is not None:
-            within[:, here] = residual(found.known.float(), directions, corrections, shrinkage=config.shrinkage).T.cpu()
+            within[:, here] = residual(found.known, directions, corrections, shrinkage=config.shrinkage).T.cpu()
 
     with progress.step("gaussian", height * width * (1 + len(blind))) as step:
-        for done in _decomposed(joining, whole, known=everyone, asked=everyone[:0], rank=config.rank, work=keep):
+        walk = partial(_walk, joining, rank=config.rank, iterated=iterated)
+        for done in walk(whole, known=everyone, asked=everyone[:0], work=keep):
             step.advance(by=done)
         for held, matrix in zip(groups, blind, strict=False):
 
             def judge(found: Decomposed, held: Indices = held) -> None:
                 directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
-                unseen = residual(found.asked.float(), directions, corrections, shrinkage=config.shrinkage)
+                unseen = residual(found.asked, directions, corrections, shrinkage=config.shrinkage)
                 outside[held, found.block.positions] = unseen.T.cpu()
 
             known = np.setdiff1d(everyone, held)
-            for done in _decomposed(joining, matrix, known=known, asked=held, rank=config.rank, work=judge):
+            for done in walk(matrix, known=known, asked=held, work=judge):
                 step.advance(by=done)
     if config.shrinkage < 1 and not scorer.directions.any():
         raise DatasetError("The good pictures do not differ from each other: give pictures of different parts.")
@@ -146,14 +151,16 @@ def scan(
     most = max(rank for _, rank in settings)
 
     def judge(found: Decomposed) -> None:
-        z = found.asked.float()
         for index, (shrinkage, rank) in enumerate(settings):
             directions, corrections = shortened(found.values[:, :rank], found.vectors[..., :rank], shrinkage)
-            distances = residual(z, directions, corrections, shrinkage=shrinkage)
+            distances = residual(found.asked, directions, corrections, shrinkage=shrinkage)
             maps[index][:, found.block.positions] = distances.T.cpu()
 
     with progress.step(f"settings with pooling {pooling}", height * width) as step:
-        for done in _decomposed(joining, whitening.to(device), known=known, asked=asked, rank=most, work=judge):
+        iterated = iterates(len(known), dimensions, most)
+        for done in _walk(
+            joining, whitening.to(device), known=known, asked=asked, rank=most, iterated=iterated, work=judge
+        ):
             step.advance(by=done)
     return maps.view(len(settings), len(asked), height, width)
 
@@ -172,28 +179,31 @@ class Decomposed:
     asked: Tensor
 
 
-def _decomposed(
+def _walk(
     joining: Joining,
     whitening: Tensor,
     *,
     known: Indices,
     asked: Indices,
     rank: int,
+    iterated: bool,
     work: Callable[[Decomposed], None],
 ) -> Iterator[int]:
     """`work` on each block of positions under W (d, k), on the device where that lies; how many are done, each time.
 
-    Where eigenpairs are iterated for, products are as rough as the features are.
+    Where eigenpairs are iterated for, whitening is as rough as the features are, and as that of a judged picture is.
     """
-    rough = joining.features.computed == torch.bfloat16 and iterates(len(known), whitening.shape[1], rank)
+    rough = iterated and joining.features.computed == torch.bfloat16
     whitened = whiten(joining, whitening, known=known, asked=asked, dtype=torch.bfloat16 if rough else torch.float32)
 
     def row(blocks: list[Block]) -> int:
-        leading = Leading(rank)  # from one end of the row to the other
+        leading = Leading(rank, iterated=iterated)  # from one end of the row to the other
         for block in blocks:
-            z = whitened.z(block)
+            # Half precision ends here: small variances would be lost in the rounding of large ones, and a part that
+            # lies far out would come to lie at no distance at all.
+            z = whitened.z(block).float()
             seen = z[:, : len(known)]
             work(Decomposed(block, *leading(seen), known=seen, asked=z[:, len(known) :]))
         return joining.features.grids[0][1]
 
-    yield from in_parallel(row, list(joining.rows(len(known) + len(asked))), device=whitening.device)
+    yield from in_parallel(row, list(joining.rows(len(known) + len(asked), whitening.device)), device=whitening.device)

@@ -20,8 +20,8 @@ from models.pooling import pooled
 from training.arrays import Indices
 from training.features import Features
 
-_CACHED_BYTES = 16 * 2**20  # the same where it is gone through several times
 _BLOCK_BYTES = 64 * 2**20  # of float32 features (positions, n, d) at a time; several such arrays exist at once
+_CACHED_BYTES = 16 * 2**20  # the same on a CPU, for what is gone through several times
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Joining:
         for row in range(height):
             yield from _blocks(row, width, _BLOCK_BYTES // each)
 
-    def rows(self, images: int) -> Iterator[list[Block]]:
+    def rows(self, images: int, device: torch.device) -> Iterator[list[Block]]:
         """All positions, a row of the fine grid after the other, in pieces that a core's caches hold if they can."""
         height, width = self.features.grids[0]
-        most = _CACHED_BYTES // (4 * images * sum(self.features.channels))
+        most = (_CACHED_BYTES if device.type == "cpu" else _BLOCK_BYTES) // (4 * images * sum(self.features.channels))
         for row in range(height):
             yield list(_blocks(row, width, most))
 
@@ -103,11 +103,11 @@ class Joining:
             found.append(self._resampled(level, up_rows[block.row] @ rows, across, images, device))
         return found
 
-    def upsampled(self, level: int, block: Block, whole: Tensor) -> Tensor:
-        """What is linear in a pooled level, (h_l, w_l, m, c), at the block's positions: (k, m, c)."""
+    def upsampled(self, level: int, block: Block, whole: Tensor, device: torch.device) -> Tensor:
+        """What is linear in a pooled level, (h_l, w_l, m, c) on the CPU, at the block's positions: (k, m, c)."""
         down, seen = self._up[level][0][block.row], self._seen(level, block)
         high = _support(down.unsqueeze(0))
-        (weight, line), *others = zip(down[high].tolist(), whole[high, seen], strict=True)
+        (weight, line), *others = zip(down[high].tolist(), whole[high, seen].to(device), strict=True)
         row: Tensor = line * weight
         for weight, line in others:
             row.add_(line, alpha=weight)

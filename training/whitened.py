@@ -41,7 +41,7 @@ class Whitened:
     def z(self, block: Block) -> Tensor:
         """Z of all pictures, (positions, m, k). The coarsest level fills all of k, a finer one its first ones."""
         device = self.matrices[0].device
-        coarsest, middle = (self.joining.upsampled(level, block, self.coarse[level - 1]).to(device) for level in (2, 1))
+        coarsest, middle = (self.joining.upsampled(level, block, self.coarse[level - 1], device) for level in (2, 1))
         for part in (middle, self.own(Patch(0, block.row, block.columns))):
             coarsest[..., : part.shape[-1]] += part
         return coarsest
@@ -85,6 +85,6 @@ def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:
 
 
 def _room(features: Features, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor on disk."""
-    words: NDArray[np.int8] = scratch((*shape[:-1], shape[-1] * dtype.itemsize), np.int8, folder=features.folder)
-    return torch.from_numpy(words).view(dtype)
+    """A tensor on disk. Of bytes at first: numpy, which maps the file, knows no bfloat16."""
+    raw: NDArray[np.int8] = scratch((*shape[:-1], shape[-1] * dtype.itemsize), np.int8, folder=features.folder)
+    return torch.from_numpy(raw).view(dtype)

@@ -147,7 +147,7 @@ def whitenings_of(moments: Moments, gone: Sequence[int | None], *, epsilon: floa
 
 
 def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor:
-    """W of a covariance, which is used up: in as little memory as there may be, since several are at it."""
+    """W of a covariance, which is used up."""
     covariance.diagonal().add_(epsilon)
     if not covariance.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
@@ -155,7 +155,7 @@ def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor
         return _triangular(covariance)
     values, vectors = torch.linalg.eigh(covariance)
     if not (values > 0).all():
-        raise _indefinite()
+        raise _indefinite(values)
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, len(values)), *range(faint - 1, -1, -1)][:dimensions]
     kept: Tensor = vectors.mul_(values.rsqrt())[:, order]  # (d, k)
@@ -168,12 +168,14 @@ def _triangular(covariance: Tensor) -> Tensor:
     """The W that keeps all dimensions, Rᵀ of Σ⁻¹ = RᵀR: the inverse of R is Σ's Cholesky factor, made from its end."""
     lower, flawed = torch.linalg.cholesky_ex(covariance.flip(0, 1))
     if flawed:
-        raise _indefinite()
-    del covariance
+        raise _indefinite(torch.linalg.eigvalsh(covariance))
     identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
     inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse.flip(0, 1).T.float()
 
 
-def _indefinite() -> RecipeError:
-    return RecipeError("The average covariance of the features is not positive definite. Raise scorer.epsilon.")
+def _indefinite(values: Tensor) -> RecipeError:
+    return RecipeError(
+        f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
+        f"{float(values.min()):.3g}). Raise scorer.epsilon."
+    )

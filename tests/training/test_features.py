@@ -8,6 +8,7 @@ import torch
 from models.alignment import OVERSAMPLING, AlignmentConfig
 from models.detector import DenseGaussianConfig, Detector, DetectorConfig, build_detector
 from models.errors import RecipeError
+from models.precision import round_to_stored
 from models.preprocess import PreprocessConfig
 from training.batch_norm import estimate_batch_norm
 from training.features import Features, extract
@@ -44,8 +45,20 @@ def test_extracted_levels_are_the_detectors(part_tiles: Tiles, tmp_path: Path, s
     levels, _ = seer.levels(part_tiles.images)
     for mine, theirs in zip(features.batch(range(16)), levels, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert (features.computed, features.folder) == (torch.float32, tmp_path)
     assert "features" in progress.seconds
     assert list(tmp_path.iterdir()) == []
+
+
+def test_features_say_what_they_were_computed_in(part_tiles: Tiles, tmp_path: Path) -> None:
+    seer, few = detector(part_tiles), part_tiles.subset([3, 1])
+    round_to_stored(seer)
+    half = seer.for_scoring(CPU, torch.bfloat16)
+    features, _ = extract(half, few.batches(), count=2, folder=tmp_path, device=CPU, progress=Progress.silent())
+    assert features.computed == torch.bfloat16
+    for mine, theirs in zip(features.batch([0, 1]), seer.levels(next(few.batches(99)))[0], strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.02 * theirs.norm()
 
 
 def test_tiles_make_one_finer_grid(part_tiles: Tiles, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.features import Features
 from training.fit_gaussian import fit_gaussian, scan, shortened
 from training.folds import assign_folds
 from training.progress import Progress
+from training.whitened import whiten
 
 CPU = torch.device("cpu")
 EPSILON = 0.01
@@ -163,7 +164,8 @@ def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatur
 def test_the_block_size_changes_nothing(some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
     features, folds = some_features(10), assign_folds(10, 3, seed=0)
     _, whole = fitted(features, rank=4, folds=folds)
-    monkeypatch.setattr(joining, "_BLOCK_BYTES", 3 * 4 * 10 * D)
+    for name in ("_BLOCK_BYTES", "_CACHED_BYTES"):
+        monkeypatch.setattr(joining, name, 3 * 4 * 10 * D)
     _, blocks = fitted(features, rank=4, folds=folds)
     torch.testing.assert_close(blocks.in_sample, whole.in_sample, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(blocks.out_of_sample, whole.out_of_sample, rtol=2e-3, atol=2e-3)
@@ -173,18 +175,37 @@ def test_the_block_size_changes_nothing(some_features: SomeFeatures, monkeypatch
 def test_iterated_directions_score_as_exact_ones(
     some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch, computed: torch.dtype
 ) -> None:
-    features = some_features(120, channels=(24, 32, 48))
+    features, types = some_features(120, channels=(24, 32, 48)), []
     folds = assign_folds(120, 4, seed=0)
     monkeypatch.setattr(module, "_LARGE", 100)
     scorer, exact = fitted(features, rank=3, dimensions=104, folds=folds)
     monkeypatch.undo()
     assert module.iterates(90, 104, 3)
+    monkeypatch.setattr(fitting, "whiten", lambda *args, **how: types.append(how["dtype"]) or whiten(*args, **how))
     other, iterated = fitted(replace(features, computed=computed), rank=3, dimensions=104, folds=folds)
+    assert types == [computed] * 5
     assert not torch.equal(other.directions, scorer.directions)
     for mine, theirs in ((iterated.in_sample, exact.in_sample), (iterated.out_of_sample, exact.out_of_sample)):
         assert mine is not None
         # This noise has no directions that stand out.
         torch.testing.assert_close(mine, theirs, rtol=0.02 if computed == torch.float32 else 0.04, atol=0)
+
+
+def test_half_precision_does_not_lose_a_picture_that_lies_far_out(
+    some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few good pictures differ from the others in one corner, a hundred times as much as those among themselves."""
+    features = some_features(120, channels=(24, 32, 48))
+    pattern = np.random.default_rng(1).random((1, 48), np.float32)
+    features.arrays[2][0, 0, :6] += np.linspace(10, 100, 6, dtype=np.float32)[:, None] * pattern
+    monkeypatch.setattr(module, "_LARGE", 100)
+    _, exact = fitted(features, rank=3, shrinkage=0.03, dimensions=104, folds=np.arange(120) % 4)
+    monkeypatch.undo()
+    rough = replace(features, computed=torch.bfloat16)
+    _, found = fitted(rough, rank=3, shrinkage=0.03, dimensions=104, folds=np.arange(120) % 4)
+    for mine, theirs in ((found.in_sample, exact.in_sample), (found.out_of_sample, exact.out_of_sample)):
+        assert mine is not None
+        torch.testing.assert_close(mine, theirs, rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("pooling", [1, 3])

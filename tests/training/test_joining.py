@@ -9,7 +9,7 @@ from models.mfcsam import concatenate
 from models.pooling import pooled
 from training import joining as module
 from training.features import Features
-from training.joining import Joining
+from training.joining import Joining, Patch
 
 CPU = torch.device("cpu")
 SomeFeatures = Callable[..., Features]
@@ -53,6 +53,23 @@ def test_every_backbones_levels_are_joined(some_features: SomeFeatures, arch: st
     torch.testing.assert_close(
         joined(features, pooling, images), expected(features, pooling, images), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("positions", [1, 3, 100])
+def test_what_is_made_of_whole_levels_is_upsampled_as_the_scorers_do(
+    some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch, positions: int
+) -> None:
+    features, images = some_features(5), np.arange(5)
+    monkeypatch.setattr(module, "_CACHED_BYTES", positions * 4 * 5 * 12)
+    joining = Joining(features, 1)
+    wholes = [torch.from_numpy(array) for array in features.arrays]
+    found = torch.full((64, 5, 12), float("nan"))
+    for row in joining.rows(5, CPU):
+        for block in row:
+            parts = [joining.upsampled(level, block, whole, CPU) for level, whole in enumerate(wholes) if level > 0]
+            own = joining.own(Patch(0, block.row, block.columns), images, CPU)
+            found[block.positions] = torch.cat([own, *parts], dim=2)
+    torch.testing.assert_close(found, expected(features, 1, images), rtol=1e-5, atol=1e-5)
 
 
 def test_some_pictures_in_any_order_and_of_a_subset(some_features: SomeFeatures) -> None:

@@ -5,10 +5,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.errors import RecipeError
 from training.features import Features
 from training.joining import Joining
 from training.progress import Progress
-from training.whitening import moments_of, whitenings_of
+from training.whitening import Moments, moments_of, whitenings_of
 
 CPU = torch.device("cpu")
 D = 12  # channels of `some_features`
@@ -66,3 +67,11 @@ def test_a_whitening_holds_nothing_for_a_finer_level_past_its_own_channels(some_
         whitening = whitening_of(joining, epsilon=0.01, dimensions=dimensions)
         assert torch.equal(whitening.T, whitening.T.triu())
         assert whitening.any(dim=0).all()
+
+
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_a_covariance_that_is_none_is_refused_with_what_to_do(dimensions: int) -> None:
+    pairs = {(l, m): torch.full((1, 1), float(l != m), dtype=torch.float64) for m in range(3) for l in range(m + 1)}
+    moments = Moments((), (2,), 1, pairs, {pair: part[None] for pair, part in pairs.items()})
+    with pytest.raises(RecipeError, match=r"not positive definite \(its smallest eigenvalue is -0\.99\).*epsilon"):
+        list(whitenings_of(moments, [None], epsilon=0.01, dimensions=dimensions))
