@@ -7,7 +7,7 @@ the third level, and `spread` upsamples what becomes of them. Where only a sum o
 upsampled: `meeting` has what one level comes to at the places of another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,11 +107,7 @@ class Joining:
         """What is linear in a pooled level, (h_l, w_l, m, c) on the CPU, at the block's positions: (k, m, c)."""
         down, seen = self._up[level][0][block.row], self._seen(level, block)
         high = _support(down.unsqueeze(0))
-        (weight, line), *others = zip(down[high].tolist(), whole[high, seen].to(device), strict=True)
-        row: Tensor = line * weight
-        for weight, line in others:
-            row.add_(line, alpha=weight)
-        return self.spread(level, block, row)
+        return self.spread(level, block, _weighted(down[high], whole[high, seen].to(device)))
 
     def spread(self, level: int, block: Block, row: Tensor) -> Tensor:
         """What is linear in `near`'s answer, (w', m, c), at the block's positions: (k, m, c)."""
@@ -133,14 +129,21 @@ class Joining:
         def taken(line: NDArray[np.float32]) -> Tensor:
             return torch.from_numpy(line[:, pictures]).to(device)  # (w', m, c)
 
-        (weight, line), *others = zip(down[high].tolist(), self.features.arrays[level][high, wide], strict=True)
-        row: Tensor = weight * taken(line)
-        for weight, line in others:
-            row.add_(taken(line), alpha=weight)  # in place: pages that are new cost more than sums
+        row = _weighted(down[high], map(taken, self.features.arrays[level][high, wide]))
         return (across[:, wide].to(device) @ row.flatten(1)).view(-1, *row.shape[1:])
 
     def _seen(self, level: int, block: Block) -> slice:
         return _support(self._up[level][1][block.columns])
+
+
+def _weighted(weights: Tensor, lines: Iterable[Tensor]) -> Tensor:
+    """Lines by their weights, added. One at a time and in place: pages that are new cost more than sums."""
+    pairs = zip(weights.tolist(), lines, strict=True)
+    weight, line = next(pairs)
+    total: Tensor = line * weight
+    for weight, line in pairs:
+        total.add_(line, alpha=weight)
+    return total
 
 
 def _blocks(row: int, width: int, most: int) -> Iterator[Block]:
