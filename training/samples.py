@@ -121,9 +121,6 @@ def write_category(
         if defect is not None:
             _write_png(partial / "ground_truth" / defect / f"{name}_mask.png", mask.astype(np.uint8) * 255)
 
-    # What all pictures share is built here, by one thread: OpenCV's text is not for several at once, and a marking
-    # that differs from run to run would make other pictures of the same seed.
-    sample.render(np.random.default_rng(seed), size, None)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for done, _ in enumerate(pool.map(write, orders), start=1):
             if progress is not None:

@@ -203,9 +203,9 @@ def _marking() -> Field:
     polar = np.zeros((text.shape[1], canvas // 2), dtype=np.uint8)
     first = round(radius * canvas) - strip // 2
     polar[:, first : first + strip] = np.rot90(text, -1)
-    flat = cv2.warpPolar(
-        polar, (canvas, canvas), (canvas / 2, canvas / 2), canvas / 2, cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
-    )
+    # Without FILL_OUTLIERS the corners keep whatever their memory held before, and one seed makes several parts.
+    flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
+    flat = cv2.warpPolar(polar, (canvas, canvas), (canvas / 2, canvas / 2), canvas / 2, flags)
     return np.asarray(cv2.GaussianBlur(flat.astype(np.float32) / np.float32(255), (0, 0), 1.0), dtype=np.float32)
 
 
