@@ -193,7 +193,7 @@ def _walk(
 
     Where eigenpairs are iterated for, whitening is as rough as the features are, and as that of a judged picture is.
     """
-    rough = iterated and joining.features.computed == torch.bfloat16
+    rough = iterated and joining.features.dtype == torch.bfloat16
     whitened = whiten(joining, whitening, known=known, asked=asked, dtype=torch.bfloat16 if rough else torch.float32)
 
     def row(blocks: list[Block]) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.pooling import pooled
@@ -126,10 +125,10 @@ class Joining:
         pictures = _as_slice(self.features.places(images))
         high, wide = _support(down.unsqueeze(0)), _support(across)
 
-        def taken(line: NDArray[np.float32]) -> Tensor:
-            return torch.from_numpy(line[:, pictures]).to(device)  # (w', m, c)
+        def taken(line: Tensor) -> Tensor:
+            return line[:, pictures].to(device)  # (w', m, c)
 
-        row = _weighted(down[high], map(taken, self.features.arrays[level][high, wide]))
+        row = _weighted(down[high], map(taken, self.features.levels[level][high, wide]))
         return (across[:, wide].to(device) @ row.flatten(1)).view(-1, *row.shape[1:])
 
     def _seen(self, level: int, block: Block) -> slice:
@@ -137,12 +136,13 @@ class Joining:
 
 
 def _weighted(weights: Tensor, lines: Iterable[Tensor]) -> Tensor:
-    """Lines by their weights, added. One at a time and in place: pages that are new cost more than sums."""
+    """Lines by their weights, added, in float32. One at a time and in place: pages that are new cost more than sums."""
     pairs = zip(weights.tolist(), lines, strict=True)
     weight, line = next(pairs)
-    total: Tensor = line * weight
+    total = line.to(torch.float32, copy=True).mul_(weight)
+    widened = total if line.dtype == torch.float32 else torch.empty_like(total)
     for weight, line in pairs:
-        total.add_(line, alpha=weight)
+        total.add_(line if line.dtype == torch.float32 else widened.copy_(line), alpha=weight)
     return total
 
 
@@ -160,10 +160,10 @@ def _pieces(length: int, most: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def _as_slice(places: Indices) -> Indices | slice:
+def _as_slice(places: Indices) -> Tensor | slice:
     """Consecutive places as a range: what is taken by one is not copied."""
     consecutive = len(places) > 0 and bool((np.diff(places) == 1).all())
-    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else places
+    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else torch.from_numpy(places)
 
 
 def _operator(size: int, target: int, pooling: int) -> Tensor:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
 from models.errors import RecipeError
 
@@ -34,6 +36,12 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArra
             f"There is no room for {_spoken(size)} of pictures or features in {folder} ({error.strerror}). Make "
             "some, give another folder with --artifacts, or use fewer pictures."
         ) from error
+
+
+def scratch_tensor(shape: tuple[int, ...], dtype: torch.dtype, *, folder: Path) -> Tensor:
+    """The same as a tensor. Of bytes at first: numpy, which maps the file, knows no bfloat16."""
+    raw: NDArray[np.int8] = scratch((*shape[:-1], shape[-1] * dtype.itemsize), np.int8, folder=folder)
+    return torch.from_numpy(raw).view(dtype)
 
 
 def _spoken(size: int) -> str:

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.compact_gaussian import filled_rows
 from models.products import product
 from training.arrays import Indices
-from training.features import Features
 from training.joining import Block, Joining, Patch
 from training.parallel import in_parallel
-from training.scratch import scratch
+from training.scratch import scratch_tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def whiten(joining: Joining, whitening: Tensor, *, known: Indices, asked: Indice
     order = None if np.array_equal(both, ascending) else torch.from_numpy(np.searchsorted(ascending, both)).to(device)
     matrices = [matrix.to(dtype) for matrix in _levelwise(whitening, features.channels)]
     shapes = [(*grid, len(both), matrix.shape[1]) for grid, matrix in zip(features.grids, matrices, strict=True)]
-    coarse = [_room(features, shape, dtype) for shape in shapes[1:]]
+    coarse = [scratch_tensor(shape, dtype, folder=features.folder) for shape in shapes[1:]]
     found = Whitened(joining, ascending, order, len(known), matrices, coarse)
 
     def fill(patch: Patch) -> None:
@@ -82,9 +80,3 @@ def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:
     parts = whitening.split(list(channels))
     filled = [filled_rows(part.T) for part in parts[:-1]]
     return [part[:, :count].contiguous() for part, count in zip(parts, [*filled, whitening.shape[1]], strict=True)]
-
-
-def _room(features: Features, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor on disk. Of bytes at first: numpy, which maps the file, knows no bfloat16."""
-    raw: NDArray[np.int8] = scratch((*shape[:-1], shape[-1] * dtype.itemsize), np.int8, folder=features.folder)
-    return torch.from_numpy(raw).view(dtype)

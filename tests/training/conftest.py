@@ -119,12 +119,12 @@ def some_features(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fea
         seed: int = 0,
     ) -> Features:
         rng = np.random.default_rng(seed)
-        arrays = []
+        levels = []
         for c, (h, w) in zip(channels, grids, strict=True):
             mixing = rng.normal(size=(h, w, c, c)) / np.sqrt(c)
             level = np.einsum("hwnc,hwcd->hwnd", rng.normal(size=(h, w, n, c)), mixing)
-            arrays.append(np.maximum(level + 2, 0).astype(np.float32))
-        return Features(tuple(arrays), tmp_path_factory.getbasetemp())
+            levels.append(torch.from_numpy(np.maximum(level + 2, 0).astype(np.float32)))
+        return Features(tuple(levels), tmp_path_factory.getbasetemp())
 
     return make
 

@@ -45,17 +45,20 @@ def test_extracted_levels_are_the_detectors(part_tiles: Tiles, tmp_path: Path, s
     levels, _ = seer.levels(part_tiles.images)
     for mine, theirs in zip(features.batch(range(16)), levels, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-    assert (features.computed, features.folder) == (torch.float32, tmp_path)
+    assert (features.dtype, features.folder) == (torch.float32, tmp_path)
     assert "features" in progress.seconds
     assert list(tmp_path.iterdir()) == []
 
 
-def test_features_say_what_they_were_computed_in(part_tiles: Tiles, tmp_path: Path) -> None:
+def test_features_are_kept_in_what_they_were_computed_in(part_tiles: Tiles, tmp_path: Path) -> None:
     seer, few = detector(part_tiles), part_tiles.subset([3, 1])
     round_to_stored(seer)
     half = seer.for_scoring(CPU, torch.bfloat16)
     features, _ = extract(half, few.batches(), count=2, folder=tmp_path, device=CPU, progress=Progress.silent())
-    assert features.computed == torch.bfloat16
+    assert features.dtype == torch.bfloat16
+    computed, _ = half.levels(next(few.batches(99)))
+    for mine, theirs in zip(features.batch([0, 1]), computed, strict=True):
+        assert torch.equal(mine, theirs.float())
     for mine, theirs in zip(features.batch([0, 1]), seer.levels(next(few.batches(99)))[0], strict=True):
         assert mine.dtype == torch.float32
         assert (mine - theirs).norm() < 0.02 * theirs.norm()
@@ -99,10 +102,10 @@ def test_no_room_for_features_is_said(part_tiles: Tiles, tmp_path: Path) -> None
 def test_batches_are_the_pictures_in_order(some_features: Callable[..., Features]) -> None:
     features = some_features(7)
     levels = features.batch([0, 1, 2, 3, 4, 5, 6])
-    for level, array in zip(levels, features.arrays, strict=True):
+    for level, kept in zip(levels, features.levels, strict=True):
         assert level.dtype == torch.float32
         assert level.is_contiguous()
-        assert np.array_equal(level, array.transpose(2, 3, 0, 1))
+        assert torch.equal(level, kept.permute(2, 3, 0, 1))
     batches = list(features.batches(3))
     assert [len(batch[0]) for batch in batches] == [3, 3, 1]
     for index, whole in enumerate(levels):
@@ -118,7 +121,7 @@ def test_a_subset_of_a_subset_knows_its_places(some_features: Callable[..., Feat
     assert (few.count, fewer.count) == (4, 2)
     assert few.places(np.array([1, 0])).tolist() == [2, 6]
     assert fewer.places(np.arange(2)).tolist() == [0, 2]
-    assert fewer.arrays is features.arrays
+    assert fewer.levels is features.levels
     assert (fewer.channels, fewer.grids) == (features.channels, features.grids)
     for mine, theirs in zip(next(fewer.batches()), features.batch([0, 2]), strict=True):
         assert torch.equal(mine, theirs)

@@ -81,7 +81,7 @@ def test_a_trial_is_what_a_fit_to_those_that_are_known_says(section: ScorerSecti
     known, asked = np.array([9, 0, 4, 5, 1, 8, 2]), np.array([3, 11])
     ((config, maps),) = fitter(section).trials(features, known=known, asked=asked)
     assert config == fitter(section).first(7)
-    alone = replace(features, arrays=tuple(array[:, :, known].copy() for array in features.arrays))
+    alone = replace(features, levels=tuple(level[:, :, known] for level in features.levels))
     scorer = build_scorer(config, CHANNELS, SIDE)
     fitter(section).fit(scorer, alone, folds=None)
     expected = scorer(features.batch(asked))

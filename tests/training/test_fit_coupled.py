@@ -27,12 +27,12 @@ QUICK = CoupledSection(steps=90, positions=32, learning_rate=1e-2)
 def good(n: int, *, seed: int) -> Features:
     """The same random pattern in every image; the first channel of each level is mostly noise, the others hardly."""
     pattern, noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
-    arrays = []
+    levels = []
     for c, (h, w) in zip(CHANNELS, GRIDS, strict=True):
         level = 2 * torch.randn(h, w, 1, c, generator=pattern) + 0.1 * torch.randn(h, w, n, c, generator=noise)
         level[..., 0] += 6 * torch.randn(h, w, n, generator=noise)
-        arrays.append(level.numpy())
-    return Features(tuple(arrays), Path("unused"))
+        levels.append(level)
+    return Features(tuple(levels), Path("unused"))
 
 
 Fit = Callable[..., tuple[Coupled, Distances]]
@@ -111,7 +111,7 @@ def test_maps_are_the_scorers_own_and_of_one_that_has_not_seen_the_image(fit: Fi
     assert torch.allclose(before.in_sample, scorer(features.batch(range(IMAGES))), rtol=1e-5)
 
     # Another image 0, of fold 0, must not change what is said of its fold.
-    features.arrays[0][:, :, 0] += 3
+    features.levels[0][:, :, 0] += 3
     _, after = fit(features, folds=FOLDS)
 
     assert before.out_of_sample is not None
@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_says_what_to_do(fit: Fit) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
 def test_features_that_no_bank_can_hold_are_refused(fit: Fit, value: float) -> None:
     features = good(IMAGES, seed=1)
-    features.arrays[2][1, 1, 5, 0] = value
+    features.levels[2][1, 1, 5, 0] = value
 
     with pytest.raises(RecipeError, match="half precision holds"):
         fit(features)

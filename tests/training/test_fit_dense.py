@@ -112,7 +112,7 @@ def test_the_scaling_of_epsilon_hardly_shows(some_features: SomeFeatures) -> Non
 def test_leaving_one_out_holds_where_channels_outnumber_images(some_features: SomeFeatures, scale: float) -> None:
     # In sample, every image then lies at about the same distance: what tells them apart is in the last digits.
     features = some_features(20, channels=(20, 30, 30), grids=GRIDS)
-    large = replace(features, arrays=tuple(array * np.float32(scale) for array in features.arrays))
+    large = replace(features, levels=tuple(level * scale for level in features.levels))
     in_sample, out_of_sample = distances_of(large, 80, folds=one_by_one(20))
     np.testing.assert_allclose(in_sample, np.sqrt(19 * 19 / 20), rtol=0.01)
     exact = refits(embedded(large, 80), one_by_one(20), lambda others: EPSILON * 19 / (others - 1))
@@ -153,7 +153,7 @@ def test_an_image_is_further_from_the_others_than_from_all(some_features: SomeFe
 
 
 def test_images_that_are_all_the_same_are_at_distance_zero() -> None:
-    features = Features(tuple(np.ones((*grid, 5, 2), np.float32) for grid in GRIDS), Path("unused"))
+    features = Features(tuple(torch.ones(*grid, 5, 2) for grid in GRIDS), Path("unused"))
     _, out_of_sample = distances_of(features, 3, folds=one_by_one(5))
     assert not out_of_sample.any()
 
@@ -172,7 +172,7 @@ def test_the_block_size_changes_nothing(
 
 def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatures) -> None:
     features, chosen = some_features(12, grids=GRIDS), np.array([3, 11, 0, 5, 8])
-    alone = replace(features, arrays=tuple(array[:, :, chosen].copy() for array in features.arrays))
+    alone = replace(features, levels=tuple(level[:, :, chosen] for level in features.levels))
     one, two = (fitted(part, 4, folds=None)[0] for part in (features.subset(chosen), alone))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
@@ -180,6 +180,6 @@ def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatur
 
 def test_features_that_are_not_finite_are_refused(some_features: SomeFeatures) -> None:
     features = some_features(6, grids=GRIDS)
-    features.arrays[0][2, 1, 3] = float("nan")
+    features.levels[0][2, 1, 3] = float("nan")
     with pytest.raises(RecipeError, match="not finite"):
         fitted(features, 12, folds=None)

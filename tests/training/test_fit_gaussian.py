@@ -155,7 +155,7 @@ def test_distances_are_made_only_where_they_are_wanted(some_features: SomeFeatur
 
 def test_a_subset_is_fitted_as_if_there_were_no_others(some_features: SomeFeatures) -> None:
     features, chosen = some_features(12), np.array([3, 11, 0, 5, 8])
-    alone = replace(features, arrays=tuple(array[:, :, chosen].copy() for array in features.arrays))
+    alone = replace(features, levels=tuple(level[:, :, chosen] for level in features.levels))
     one, two = (fitted(part, rank=4)[0] for part in (features.subset(chosen), alone))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
@@ -171,18 +171,22 @@ def test_the_block_size_changes_nothing(some_features: SomeFeatures, monkeypatch
     torch.testing.assert_close(blocks.out_of_sample, whole.out_of_sample, rtol=2e-3, atol=2e-3)
 
 
+def kept_in(dtype: torch.dtype, features: Features) -> Features:
+    return replace(features, levels=tuple(level.to(dtype) for level in features.levels))
+
+
 @pytest.mark.parametrize("computed", [torch.float32, torch.bfloat16])
 def test_iterated_directions_score_as_exact_ones(
     some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch, computed: torch.dtype
 ) -> None:
-    features, types = some_features(120, channels=(24, 32, 48)), []
+    features, types = kept_in(computed, some_features(120, channels=(24, 32, 48))), []
     folds = assign_folds(120, 4, seed=0)
     monkeypatch.setattr(module, "_LARGE", 100)
     scorer, exact = fitted(features, rank=3, dimensions=104, folds=folds)
     monkeypatch.undo()
     assert module.iterates(90, 104, 3)
     monkeypatch.setattr(fitting, "whiten", lambda *args, **how: types.append(how["dtype"]) or whiten(*args, **how))
-    other, iterated = fitted(replace(features, computed=computed), rank=3, dimensions=104, folds=folds)
+    other, iterated = fitted(features, rank=3, dimensions=104, folds=folds)
     assert types == [computed] * 5
     assert not torch.equal(other.directions, scorer.directions)
     for mine, theirs in ((iterated.in_sample, exact.in_sample), (iterated.out_of_sample, exact.out_of_sample)):
@@ -196,13 +200,13 @@ def test_half_precision_does_not_lose_a_picture_that_lies_far_out(
 ) -> None:
     """A few good pictures differ from the others in one corner, a hundred times as much as those among themselves."""
     features = some_features(120, channels=(24, 32, 48))
-    pattern = np.random.default_rng(1).random((1, 48), np.float32)
-    features.arrays[2][0, 0, :6] += np.linspace(10, 100, 6, dtype=np.float32)[:, None] * pattern
+    pattern = torch.rand(1, 48, generator=torch.Generator().manual_seed(1))
+    features.levels[2][0, 0, :6] += torch.linspace(10, 100, 6).unsqueeze(1) * pattern
+    features = kept_in(torch.bfloat16, features)
     monkeypatch.setattr(module, "_LARGE", 100)
     _, exact = fitted(features, rank=3, shrinkage=0.03, dimensions=104, folds=np.arange(120) % 4)
     monkeypatch.undo()
-    rough = replace(features, computed=torch.bfloat16)
-    _, found = fitted(rough, rank=3, shrinkage=0.03, dimensions=104, folds=np.arange(120) % 4)
+    _, found = fitted(features, rank=3, shrinkage=0.03, dimensions=104, folds=np.arange(120) % 4)
     for mine, theirs in ((found.in_sample, exact.in_sample), (found.out_of_sample, exact.out_of_sample)):
         assert mine is not None
         torch.testing.assert_close(mine, theirs, rtol=0.1, atol=0)
@@ -233,15 +237,15 @@ def test_scanning_settings_is_fitting_each_and_scoring(some_features: SomeFeatur
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_are_refused(some_features: SomeFeatures, value: float) -> None:
     features = some_features(6)
-    features.arrays[1][2, 1, 3, 0] = value
+    features.levels[1][2, 1, 3, 0] = value
     with pytest.raises(RecipeError, match=r"not finite: .*--weights"):
         fitted(features, rank=3)
 
 
 def test_pictures_that_do_not_differ_are_refused(some_features: SomeFeatures) -> None:
     features = some_features(5)
-    for array in features.arrays:
-        array[:] = 1
+    for level in features.levels:
+        level[:] = 1
     with pytest.raises(DatasetError, match="do not differ from each other"):
         fitted(features, rank=3)
     fitted(features, rank=3, shrinkage=1.0)  # which knows no directions anyway

@@ -62,7 +62,7 @@ def test_what_is_made_of_whole_levels_is_upsampled_as_the_scorers_do(
     features, images = some_features(5), np.arange(5)
     monkeypatch.setattr(module, "_CACHED_BYTES", positions * 4 * 5 * 12)
     joining = Joining(features, 1)
-    wholes = [torch.from_numpy(array) for array in features.arrays]
+    wholes = features.levels
     found = torch.full((64, 5, 12), float("nan"))
     for row in joining.rows(5, CPU):
         for block in row:
