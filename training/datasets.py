@@ -57,8 +57,9 @@ def check_enough(paths: Sequence[Path]) -> None:
     """Refuse to fit anything to fewer than `FEWEST` good pictures. Raises DatasetError."""
     if len(paths) < FEWEST:
         raise DatasetError(
-            f"{len(paths)} pictures of good parts are too few (the first is {paths[0]}): {FEWEST} are the least, "
-            f"{ENOUGH} or more are wanted. A detector that knows so few parts fails good ones and lets defects pass."
+            f"{len(paths)} different pictures of good parts are too few (the first is {paths[0]}): {FEWEST} are the "
+            f"least, {ENOUGH} or more are wanted. A detector that knows so few parts fails good ones and lets defects "
+            "pass."
         )
 
 

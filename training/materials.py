@@ -23,7 +23,7 @@ from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
 from training.datasets import check_enough, training_images
-from training.picture_files import fingerprint, read_ignore_mask
+from training.picture_files import fingerprint, read_ignore_mask, without_copies
 from training.pictures import Pictures
 from training.request import TrainingRequest
 from training.synthetic import kind_of
@@ -36,6 +36,7 @@ _BATCH = 32
 @dataclass(frozen=True)
 class Materials:
     """`images` (n, 3, S, S) uint8 are the pictures as `taken` has resized them; `ignored` (h, w) is one's size.
+    `copies` is a warning where some were left out for being copies.
 
     The backbone has its weights, for pictures normalised as the workshop says, and statistics of these pictures where
     there were no weights.
@@ -45,6 +46,7 @@ class Materials:
     kind: Kind
     kind_reason: str
     pictures: Pictures
+    copies: str | None
     taken: Preprocess
     images: Tensor
     dataset: DatasetRecord
@@ -71,15 +73,17 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     Raises DatasetError or WeightsError with what to do.
     """
     category, say = _category_name(request), workshop.progress.say
-    paths = training_images(request.data, request.category)
-    check_enough(paths)
+    files = training_images(request.data, request.category)
+    check_enough(files)
     backbone, sha256 = workshop.load_backbone(request.weights)
     textures = open_textures(request.textures)
     textures_id = _identity(textures)
+    paths, copies = without_copies(files)
     pictures = Pictures(paths, workshop.folder, workshop.progress)
     ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
     taken = Preprocess(workshop.preprocess(ANY if _may_be_aligned(request) else None))
     images = pictures.read(taken)
+    check_enough(paths)  # of files that are no pictures, and copies therefore, it is said first that they are none
     if ignored is not None and pictures.odd_shapes:
         raise DatasetError(f"An ignore mask fits pictures of one shape, and {pictures.odd_shapes}.")
     kind, kind_reason = _kind(request.kind, images)
@@ -93,6 +97,7 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
         kind=kind,
         kind_reason=kind_reason,
         pictures=pictures,
+        copies=copies,
         taken=taken,
         images=images,
         dataset=DatasetRecord(images=len(images), fingerprint=fingerprint(paths)),

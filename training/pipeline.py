@@ -58,7 +58,8 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
         record, scores, warning = workshop.complete(detector, tiles)
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
-    warnings = (warning, too_few(len(tiles)), materials.pictures.odd_shapes, *_not_looked_at(workshop, framing))
+    told = (materials.copies, too_few(len(tiles)), materials.pictures.odd_shapes)
+    warnings = (warning, *told, *_not_looked_at(workshop, framing))
     return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
 
 

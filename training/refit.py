@@ -1,6 +1,5 @@
 """An artifact's scorer and threshold anew, from more good pictures; everything that was learnt or chosen stays."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from models.precision import name_of, pick_precision
 from training.datasets import added_images, check_enough, too_few, training_images
 from training.loop import Devices
 from training.outcome import conclude
-from training.picture_files import fingerprint
+from training.picture_files import digest, fingerprint, without_copies
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe
@@ -43,7 +42,7 @@ def refit_category(
     old, manifest = artifact.detector, artifact.manifest
     name = _same_category(artifact, category)
     recipe = _recipe(artifact, false_reject_rate)
-    paths = _pictures(data, name, added)
+    paths, copies = _pictures(data, name, added)
     workshop = Workshop(
         recipe=recipe,
         arch=manifest.detector.arch,
@@ -70,7 +69,7 @@ def refit_category(
         "packages": packages(),
     }
     manifest = manifest.model_copy(update=refitted)
-    warnings = (warning, too_few(len(paths)), _fewer(artifact, len(paths)))
+    warnings = (warning, copies, too_few(len(paths)), _fewer(artifact, len(paths)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 
@@ -105,12 +104,13 @@ def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
     return recipe.model_copy(update={"calibration": calibration})
 
 
-def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
-    paths = training_images(data, category)
-    known = {_content(path): path for path in paths}
+def _pictures(data: Path, category: str, added: Sequence[Path]) -> tuple[list[Path], str | None]:
+    """The pictures to fit to, and a warning where `data` held copies; one that is added must be none."""
+    paths, copies = without_copies(training_images(data, category))
+    known = {digest(path): path for path in paths}
     for folder in added:
         for path in added_images(folder):
-            other = known.setdefault(_content(path), path)
+            other = known.setdefault(digest(path), path)
             if other is not path:
                 raise DatasetError(
                     f"{path} is the same picture as {other}. It would count twice, and thresholds would come out too "
@@ -118,12 +118,7 @@ def _pictures(data: Path, category: str, added: Sequence[Path]) -> list[Path]:
                 )
             paths.append(path)
     check_enough(paths)
-    return paths
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return paths, copies
 
 
 def _config(artifact: Artifact, workshop: Workshop, images: int) -> DetectorConfig:

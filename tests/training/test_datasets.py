@@ -102,7 +102,9 @@ def test_an_empty_folder_says_what_is_read(tmp_path: Path) -> None:
 def test_too_few_pictures_to_learn_from_are_refused(tmp_path: Path) -> None:
     paths = [put(tmp_path / f"{n}.png") for n in range(8)]
     datasets.check_enough(paths)
-    with pytest.raises(DatasetError, match=r"^7 pictures .* too few .*/0\.png\): 8 are the least.* lets defects pass"):
+    with pytest.raises(
+        DatasetError, match=r"^7 different pictures .* too few .*/0\.png\): 8 are the least.* lets defects pass"
+    ):
         datasets.check_enough(paths[:7])
 
 

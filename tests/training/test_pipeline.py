@@ -141,9 +141,23 @@ def test_of_too_few_pictures_there_is_no_artifact(
     assert load(result.artifact).manifest.dataset.images == 8
     assert torch.isfinite(load_file(result.artifact)[SCORES]).all()
     (few / "flange/train/good/007.png").unlink()
-    with pytest.raises(DatasetError, match="7 pictures of good parts are too few"):
+    with pytest.raises(DatasetError, match="7 different pictures of good parts are too few"):
         train(ask(data=few, artifacts=tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+def test_copies_of_pictures_are_left_out_and_told(
+    ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
+) -> None:
+    """Else they would be judged by fits to themselves, and the threshold would reject nearly every other good part."""
+    twice = copied(samples, tmp_path / "twice", keep=10)
+    once = train(ask(data=twice, artifacts=tmp_path / "once"))
+    for path in sorted((twice / "flange/train/good").iterdir()):
+        shutil.copy(path, path.with_name(f"again-{path.name}"))
+    result = train(ask(data=twice, artifacts=tmp_path / "twice-artifacts"))
+    assert result.version == once.version
+    (told,) = set(result.warnings) - set(once.warnings)
+    assert told.startswith("10 of 20 pictures are copies of others and were left out (again-000.png is 000.png, ")
 
 
 def test_the_recipes_rule_and_rate_set_the_threshold(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:

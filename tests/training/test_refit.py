@@ -98,7 +98,7 @@ def test_too_few_pictures_are_refused_however_many_there_were(
 ) -> None:
     first = train(ask())
     few, more = some(samples, tmp_path / "few", slice(0, 5)), some(samples, tmp_path / "more", slice(5, 8))
-    with pytest.raises(DatasetError, match="5 pictures of good parts are too few"):
+    with pytest.raises(DatasetError, match="5 different pictures of good parts are too few"):
         refit(first, data=few)
     assert refit(first, data=few, added=[more]).artifact.is_file()
 
@@ -118,6 +118,17 @@ def test_a_copy_under_another_name_is_refused(
     copies = some(samples, tmp_path / "copies", slice(3, 4))
     with pytest.raises(DatasetError, match=r"copies-003\.png is the same picture as .*/003\.png"):
         refit(first, added=[copies])
+
+
+def test_copies_among_the_pictures_are_left_out_and_told(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first, ten = train(ask()), some(samples, tmp_path / "ten", slice(0, 10))
+    once = refit(first, data=ten)
+    shutil.copy(ten / "ten-004.png", ten / "the-same.png")
+    result = refit(first, data=ten)
+    assert result.version == once.version
+    assert any("1 of 11 pictures are copies of others" in warning for warning in result.warnings)
 
 
 def test_another_category_is_refused(ask: Callable[..., TrainingRequest], refit: Refit) -> None:
