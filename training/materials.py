@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from models.backbone import Backbone
+from models.destination import check_folder
 from models.errors import DatasetError
 from models.manifest import CATEGORY_PATTERN, DatasetRecord, Kind, WeightsRecord
 from models.preprocess import Preprocess
@@ -70,9 +71,10 @@ class Materials:
 def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     """Open what `request` names; pictures are taken for an alignment if there may be one.
 
-    Raises DatasetError or WeightsError with what to do.
+    Raises JigSightError with what to do.
     """
     category, say = _category_name(request), workshop.progress.say
+    check_folder(request.artifacts / category, option="--artifacts")
     files = training_images(request.data, request.category)
     check_enough(files)
     backbone, sha256 = workshop.load_backbone(request.weights)

@@ -140,7 +140,7 @@ def _validation(figures: Figures | None) -> dict[str, float | None]:
 def _not_looked_at(workshop: Workshop, framing: Framing) -> Iterator[str]:
     """What a person should know of the parts of a picture that are not inspected."""
     if workshop.ignored is not None and (share := float(workshop.ignored.mean())) > _MUCH:
-        yield f"the ignore mask covers {share:.0%} of the picture, and nothing there is inspected: is it inverted?"
+        yield f"the ignore mask covers {share:.0%} of the picture, where nothing is inspected: perhaps it is inverted"
     if framing.align is None:
         return
     if (share := inspected_share(framing.tiles, framing.align, keep=workshop.keep)) < 1 - _LITTLE:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from models.artifact import Artifact, load
 from models.backbone import Backbone
+from models.destination import check_folder
 from models.detector import DetectorConfig
 from models.errors import ArtifactError, DatasetError, DeviceError, RecipeError
 from models.manifest import DatasetRecord
@@ -36,11 +37,12 @@ def refit_category(
 ) -> TrainingResult:
     """Write a new artifact beside the one at `path`, fitted to the good pictures in `data` and the folders `added`.
 
-    Raises ArtifactError, DatasetError or RecipeError with what to do.
+    Raises JigSightError with what to do.
     """
     artifact = load(path)
     old, manifest = artifact.detector, artifact.manifest
     name = _same_category(artifact, category)
+    check_folder(artifacts / name, option="--artifacts")
     recipe = _recipe(artifact, false_reject_rate)
     paths, copies = _pictures(data, name, added)
     workshop = Workshop(

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from models.artifact import SCORES, load
-from models.errors import DatasetError, WeightsError
+from models.errors import DatasetError, JigSightError, WeightsError
 from training.picture_files import read_image
 from training.pipeline import train_category
 from training.progress import Progress
@@ -219,6 +219,17 @@ def test_a_name_that_no_category_can_have_is_refused(ask: Callable[..., Training
     with pytest.raises(DatasetError, match="'a b' cannot be a category's name"):
         train(ask(category="a b"))
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_file_where_the_artifacts_will_lie_is_said_before_pictures_are_read(
+    ask: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/flange").touch()
+    progress = Progress.silent()
+    with pytest.raises(JigSightError, match=r"artifacts/flange is a file\. Give --artifacts another place"):
+        train_category(ask(), progress)
+    assert not progress.seconds
 
 
 @pytest.mark.slow
