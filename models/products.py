@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_LONG = 2  # times as long as they are many: from there on a vector's products cost more than copying them
+
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """A·Bᵀ: (m, k), (n, k) -> (m, n), in the type of both."""
@@ -28,7 +30,14 @@ def gram(z: Tensor) -> Tensor:
     """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n)."""
     if z.device.type != "cpu":
         return z @ z.transpose(1, 2)
-    return torch.stack([product(each, each) for each in z])
+    (n, k), found = z.shape[1:], z.new_empty(len(z), z.shape[1], z.shape[1])
+    half = n // 2 if k > _LONG * n else 0
+    for each, there in zip(z, found, strict=True):
+        there[half:] = product(each[half:], each)
+        if half:  # one quarter of the products is another one's mirror image
+            there[:half, :half] = product(each[:half], each[:half])
+            there[:half, half:] = there[half:, :half].T
+    return found
 
 
 @cache

@@ -46,8 +46,9 @@ def test_matrices_may_lie_as_they_like(which: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_gram_matrix_is_each_rows_products_with_each_other(dtype: torch.dtype) -> None:
-    z = random(5, 11, 40, dtype=dtype)
+@pytest.mark.parametrize(("n", "k"), [(11, 40), (12, 40), (30, 40), (1, 3)])  # long and short
+def test_a_gram_matrix_is_each_rows_products_with_each_other(dtype: torch.dtype, n: int, k: int) -> None:
+    z = random(5, n, k, dtype=dtype)
     found = gram(z)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), torch.einsum("pik,pjk->pij", z.double(), z.double()), rtol=0, atol=1e-4)
