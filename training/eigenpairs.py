@@ -64,7 +64,7 @@ class Leading:
             self._basis = _decomposed(side[:1])[1][0, :, :count]
         multiply, basis = _multiplication(side), self._basis.expand(len(side), -1, -1)
         # A basis that sees a tenth of the variance that one at random would is no beginning.
-        least = side.square().sum((1, 2)) * (0.1 * count / s)
+        least = torch.linalg.vector_norm(side, dim=(1, 2)).square() * (0.1 * count / s)
         before: Tensor | None = None
         for _ in range(_ROUNDS):
             once = multiply(basis)
