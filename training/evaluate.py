@@ -25,7 +25,7 @@ from training.arrays import Mask
 from training.confidence import share_interval
 from training.datasets import GOOD, TestSample
 from training.metrics import aupro, image_auroc, pixel_auroc
-from training.picture_files import fingerprint, read_mask, read_taken, without_copies
+from training.picture_files import fingerprint, read_mask, read_taken
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ def _read(
 
 def _seen_in_training(artifact: Artifact, samples: Sequence[TestSample]) -> bool:
     """Whether the good pictures are exactly those of the training; some of them among others go unnoticed."""
-    good, _ = without_copies([sample.path for sample in samples if sample.is_good])
-    made_from = artifact.manifest.dataset
-    return len(good) == made_from.images and fingerprint(good) == made_from.fingerprint
+    good = [sample.path for sample in samples if sample.is_good]
+    made_from = artifact.manifest.dataset  # whose number of pictures is without copies
+    return len(good) >= made_from.images and fingerprint(good) == made_from.fingerprint
 
 
 def _judged(sample: TestSample, judgement: Judgement) -> JudgedImage:

@@ -17,14 +17,14 @@ from torch import Tensor
 from models.backbone import Backbone
 from models.destination import check_folder
 from models.errors import DatasetError
-from models.manifest import CATEGORY_PATTERN, DatasetRecord, Kind, WeightsRecord
+from models.manifest import CATEGORY_PATTERN, Kind, WeightsRecord
 from models.preprocess import Preprocess
 from models.weights import NONE
 from training.alignments import ANY, unaligned
 from training.arrays import Mask
 from training.batch_norm import estimate_batch_norm
 from training.datasets import check_enough, training_images
-from training.picture_files import fingerprint, read_ignore_mask, without_copies
+from training.picture_files import fingerprint, read_ignore_mask
 from training.pictures import Pictures
 from training.request import TrainingRequest
 from training.synthetic import kind_of
@@ -37,7 +37,6 @@ _BATCH = 32
 @dataclass(frozen=True)
 class Materials:
     """`images` (n, 3, S, S) uint8 are the pictures as `taken` has resized them; `ignored` (h, w) is one's size.
-    `copies` is a warning where some were left out for being copies.
 
     The backbone has its weights, for pictures normalised as the workshop says, and statistics of these pictures where
     there were no weights.
@@ -47,10 +46,9 @@ class Materials:
     kind: Kind
     kind_reason: str
     pictures: Pictures
-    copies: str | None
     taken: Preprocess
     images: Tensor
-    dataset: DatasetRecord
+    fingerprint: str
     backbone: Backbone
     weights: WeightsRecord
     textures: Textures
@@ -65,7 +63,7 @@ class Materials:
     @property
     def identities(self) -> tuple[str, ...]:
         """What tells these materials from others."""
-        return self.dataset.fingerprint, self.weights.sha256, self.textures_id, str(self.ignored_id)
+        return self.fingerprint, self.weights.sha256, self.textures_id, str(self.ignored_id)
 
 
 def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
@@ -80,12 +78,11 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
     backbone, sha256 = workshop.load_backbone(request.weights)
     textures = open_textures(request.textures)
     textures_id = _identity(textures)
-    paths, copies = without_copies(files)
-    pictures = Pictures(paths, workshop.folder, workshop.progress)
+    pictures = Pictures(files, workshop.folder, workshop.progress)
     ignored = None if request.ignore is None else read_ignore_mask(request.ignore, size=pictures.size)
     taken = Preprocess(workshop.preprocess(ANY if _may_be_aligned(request) else None))
     images = pictures.read(taken)
-    check_enough(paths)  # of files that are no pictures, and copies therefore, it is said first that they are none
+    check_enough(pictures.paths)  # without copies
     if ignored is not None and pictures.odd_shapes:
         raise DatasetError(f"An ignore mask fits pictures of one shape, and {pictures.odd_shapes}.")
     kind, kind_reason = _kind(request.kind, images)
@@ -99,10 +96,9 @@ def gather(request: TrainingRequest, workshop: Workshop) -> Materials:
         kind=kind,
         kind_reason=kind_reason,
         pictures=pictures,
-        copies=copies,
         taken=taken,
         images=images,
-        dataset=DatasetRecord(images=len(images), fingerprint=fingerprint(paths)),
+        fingerprint=fingerprint(files),
         backbone=backbone,
         weights=WeightsRecord(source=Path(request.weights).name, sha256=sha256),
         textures=textures,

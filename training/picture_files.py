@@ -5,8 +5,6 @@ Everything that is wrong with a file is a DatasetError that names it and says wh
 """
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,6 @@ Read = TypeVar("Read")
 
 _DEPTH_LOOKED_AT = 20  # pictures
 _SHALLOW_BITS = 12
-_COPIES_NAMED = 3
 _SHAPE_TOLERANCE = 0.01  # by which an ignore mask's width to height may differ from its pictures'
 
 
@@ -108,50 +105,11 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """SHA-256 over names and bytes, whatever the order and whatever folder the files lie in."""
     entries = []
     for path in paths:
-        entries.append((path.name, digest(path)))
+        with path.open("rb") as file:
+            entries.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
     # A name cannot hold the separators, so no two sets of files spell the same text.
     text = "".join(f"{name}/{digest}\n" for name, digest in sorted(entries))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def without_copies(paths: Sequence[Path]) -> tuple[list[Path], str | None]:
-    """`paths` but for files that are the same to the last byte as one before them, and a warning where there are any.
-
-    Empty files are no copies: all of them are to be named when they are read.
-    A copy of what a fit knows scores low though it is left out, so a threshold would reject most good parts.
-    """
-    sizes = [_bytes(path) for path in paths]
-    often = Counter(sizes)
-    known: dict[str, Path] = {}
-    kept, copies = [], []
-    for path, size in zip(paths, sizes, strict=True):
-        first = path if not size or often[size] == 1 else known.setdefault(digest(path), path)
-        if first is path:
-            kept.append(path)
-        else:
-            copies.append(f"{path.name} is {first.name}")
-    if not copies:
-        return kept, None
-    named = ", ".join(copies[:_COPIES_NAMED]) + (", ..." if len(copies) > _COPIES_NAMED else "")
-    return kept, (
-        f"{len(copies)} of {len(paths)} pictures are copies of others and were left out ({named}): they would make the "
-        "threshold too low. Give each part's picture once"
-    )
-
-
-def _bytes(path: Path) -> int | None:
-    """A file's size; None where it cannot be read, which is said when its picture is."""
-    try:
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()).st_size
-    except OSError:
-        return None
 
 
 def _named(path: Path, read: Callable[[bytes], Read]) -> Read:

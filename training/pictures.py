@@ -1,5 +1,7 @@
 """The good pictures of a run, read as the network takes them, into a file rather than into memory."""
 
+import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +18,22 @@ from training.progress import Progress
 from training.scratch import scratch
 
 _NAMED = 10  # unusable pictures in one message
+_COPIES_NAMED = 3
 _SHAPE = 0.05  # ratios of the edges that differ by less, relatively, are one shape
 _SQUARE = 0.02  # edges that differ by less, relatively, are equal
 
 
 class Pictures:
-    """Good pictures at `paths`; what is read of them lies in files in `folder`."""
+    """Good pictures at `paths`; what is read of them lies in files in `folder`.
 
-    def __init__(self, paths: list[Path], folder: Path, progress: Progress) -> None:
-        self._paths = paths
+    Of pictures that are the same, to the last pixel that a network sees, only the first is read: a copy of what a fit
+    knows scores low though it is left out, and so a threshold would come out that rejects most good parts.
+    """
+
+    def __init__(self, paths: Sequence[Path], folder: Path, progress: Progress) -> None:
+        self.paths = list(paths)  # without copies, once they are read
+        self._given = len(paths)
+        self._copies: list[tuple[Path, Path]] = []  # and what they are copies of
         self._folder = folder
         self._progress = progress
         self._sizes: set[tuple[int, int]] = set()
@@ -32,7 +41,7 @@ class Pictures:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the first picture. DatasetError if it cannot be read."""
-        height, width = read_image(self._paths[0]).shape[:2]
+        height, width = read_image(self.paths[0]).shape[:2]
         return height, width
 
     @property
@@ -52,33 +61,58 @@ class Pictures:
             "Give those that your camera takes"
         )
 
+    @property
+    def copies(self) -> str | None:
+        """A warning where pictures were left out for being copies."""
+        if not self._copies:
+            return None
+        named = [f"{path} is {first}" for path, first in map(_told_apart, self._copies[:_COPIES_NAMED])]
+        more = ", ..." if len(self._copies) > _COPIES_NAMED else ""
+        return (
+            f"pictures that are copies of others were left out, {len(self._copies)} of {self._given} "
+            f"({', '.join(named)}{more}): they would make the threshold too low. Give each part's picture once"
+        )
+
     def read(self, preprocess: Preprocess) -> Tensor:
-        """All pictures as (n, 3, S, S) uint8, mapped to a file. DatasetError names those that cannot be used."""
+        """All that differ as (n, 3, S, S) uint8, mapped to a file. DatasetError names those that cannot be used."""
         side = preprocess.config.taken
-        images = scratch((len(self._paths), 3, side, side), np.uint8, folder=self._folder)
+        images = scratch((len(self.paths), 3, side, side), np.uint8, folder=self._folder)
         unusable = []
-        with self._progress.step("reading images", len(self._paths)) as step:
-            for image, read in zip(images, read_ahead(partial(_read, preprocess), self._paths), strict=True):
+        different: dict[bytes, Path] = {}  # by what they hold
+        with self._progress.step("reading images", len(self.paths)) as step:
+            for path, read in zip(self.paths, read_ahead(partial(_read, preprocess), self.paths), strict=True):
                 if isinstance(read, DatasetError):
                     unusable.append(str(read))
                 else:
                     self._sizes.add(read.size)
-                    image[:] = read.tile.numpy()
+                    tile = read.tile.numpy()
+                    first = different.setdefault(hashlib.sha256(tile.tobytes()).digest(), path)
+                    if first is path:
+                        images[len(different) - 1] = tile
+                    else:
+                        self._copies.append((path, first))
                 step.advance()
         if unusable:
             more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
             raise DatasetError(
-                f"{len(unusable)} of {len(self._paths)} pictures cannot be used; mend or remove them: "
+                f"{len(unusable)} of {len(self.paths)} pictures cannot be used; mend or remove them: "
                 + " | ".join(unusable[:_NAMED])
                 + more
             )
-        if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
+        if len(different) == 1 < len(images):
             raise DatasetError(
                 f"All {len(images)} pictures are the same. Give pictures of different good parts: how far these differ "
                 "is what is learnt."
             )
-        check_depth(self._paths)
-        return torch.from_numpy(images)
+        check_depth(self.paths)
+        self.paths = list(different.values())
+        return torch.from_numpy(images[: len(different)])
+
+
+def _told_apart(copy: tuple[Path, Path]) -> tuple[str, str]:
+    """A copy and what it is a copy of, in as few words as tell them apart."""
+    path, first = copy
+    return (path.name, first.name) if path.name != first.name else (str(path), str(first))
 
 
 def _read(preprocess: Preprocess, path: Path) -> Taken | DatasetError:

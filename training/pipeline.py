@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.alignment import AlignmentConfig
 from models.detector import DetectorConfig
-from models.manifest import Choice, Manifest, ThresholdRecord
+from models.manifest import Choice, DatasetRecord, Manifest, ThresholdRecord
 from models.preprocess import Preprocess
 from models.weights import NONE
 from training.alignments import inspected_share
@@ -23,6 +23,7 @@ from training.progress import Progress
 from training.recipe import Recipe
 from training.request import TrainingRequest, TrainingResult
 from training.stages import Stages, choose_alignment, run_stages
+from training.suspects import suspects
 from training.synthetic import Tiles, make_tiles
 from training.working_folder import SCRATCH, alone_in, packages, working_folder
 from training.workshop import Workshop
@@ -58,7 +59,8 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
         record, scores, warning = workshop.complete(detector, tiles)
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
-    told = (materials.copies, too_few(len(tiles)), materials.pictures.odd_shapes)
+    pictures = materials.pictures
+    told = (suspects(scores, pictures.paths, record), pictures.copies, too_few(len(tiles)), pictures.odd_shapes)
     warnings = (warning, *told, *_not_looked_at(workshop, framing))
     return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
 
@@ -123,7 +125,7 @@ def _manifest(
         threshold=threshold,
         choices=(framing.choice, *stages.choices),
         validation=_validation(stages.figures),
-        dataset=materials.dataset,
+        dataset=DatasetRecord(images=len(framing.tiles), fingerprint=materials.fingerprint),
         textures=materials.textures_id,
         ignored=materials.ignored_id,
         recipe=recipe.model_dump(mode="json"),

@@ -1,6 +1,7 @@
 """An artifact's scorer and threshold anew, from more good pictures; everything that was learnt or chosen stays."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from models.artifact import Artifact, load
@@ -14,11 +15,12 @@ from models.precision import name_of, pick_precision
 from training.datasets import added_images, check_enough, too_few, training_images
 from training.loop import Devices
 from training.outcome import conclude
-from training.picture_files import digest, fingerprint, without_copies
+from training.picture_files import fingerprint
 from training.pictures import Pictures
 from training.progress import Progress
 from training.recipe import Recipe
 from training.request import TrainingResult
+from training.suspects import suspects
 from training.synthetic import Tiles
 from training.working_folder import SCRATCH, alone_in, packages
 from training.workshop import Workshop
@@ -44,7 +46,8 @@ def refit_category(
     name = _same_category(artifact, category)
     check_folder(artifacts / name, option="--artifacts")
     recipe = _recipe(artifact, false_reject_rate)
-    paths, copies = _pictures(data, name, added)
+    files = [*training_images(data, name), *chain.from_iterable(map(added_images, added))]
+    check_enough(files)
     workshop = Workshop(
         recipe=recipe,
         arch=manifest.detector.arch,
@@ -55,8 +58,10 @@ def refit_category(
     )
     if change := _other_precision(artifact, workshop):
         progress.say(change)
-    images = Pictures(paths, workshop.folder, progress).read(old.preprocess)
-    config = _config(artifact, workshop, len(paths))
+    pictures = Pictures(files, workshop.folder, progress)
+    images = pictures.read(old.preprocess)
+    check_enough(pictures.paths)  # without copies
+    config = _config(artifact, workshop, len(images))
     assert isinstance(old.backbone, Backbone), "an artifact that was not made ready can be assembled anew"
     detector = workshop.assemble(config, old.backbone, old.fusion)
     detector.smoothing.load_state_dict(old.smoothing.state_dict())
@@ -65,13 +70,14 @@ def refit_category(
     refitted = {
         "detector": config,
         "threshold": record,
-        "dataset": DatasetRecord(images=len(paths), fingerprint=fingerprint(paths)),
+        "dataset": DatasetRecord(images=len(images), fingerprint=fingerprint(files)),
         "refitted_from": artifact.version,
         "recipe": recipe.model_dump(mode="json"),
         "packages": packages(),
     }
     manifest = manifest.model_copy(update=refitted)
-    warnings = (warning, copies, too_few(len(paths)), _fewer(artifact, len(paths)))
+    odd = suspects(scores, pictures.paths, record)
+    warnings = (warning, odd, pictures.copies, too_few(len(images)), _fewer(artifact, len(images)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 
@@ -104,23 +110,6 @@ def _recipe(artifact: Artifact, false_reject_rate: float | None) -> Recipe:
         raise RecipeError("This artifact's rule, train_max, has no false-reject rate. Leave --false-reject-rate out.")
     calibration = recipe.calibration.model_copy(update={"false_reject_rate": false_reject_rate})
     return recipe.model_copy(update={"calibration": calibration})
-
-
-def _pictures(data: Path, category: str, added: Sequence[Path]) -> tuple[list[Path], str | None]:
-    """The pictures to fit to, and a warning where `data` held copies; one that is added must be none."""
-    paths, copies = without_copies(training_images(data, category))
-    known = {digest(path): path for path in paths}
-    for folder in added:
-        for path in added_images(folder):
-            other = known.setdefault(digest(path), path)
-            if other is not path:
-                raise DatasetError(
-                    f"{path} is the same picture as {other}. It would count twice, and thresholds would come out too "
-                    "low: remove one."
-                )
-            paths.append(path)
-    check_enough(paths)
-    return paths, copies
 
 
 def _config(artifact: Artifact, workshop: Workshop, images: int) -> DetectorConfig:

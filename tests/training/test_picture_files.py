@@ -11,7 +11,6 @@ from training.picture_files import (
     read_ignore_mask,
     read_image,
     read_mask,
-    without_copies,
 )
 
 RED = np.full((6, 8, 3), (200, 10, 20), np.uint8)
@@ -115,19 +114,6 @@ def test_the_fingerprint_follows_names_and_bytes_alone(tmp_path: Path) -> None:
     assert fingerprint(first) != known
     second[0].rename(tmp_path / "two/c.png")
     assert fingerprint([tmp_path / "two/c.png", second[1]]) != known
-
-
-def test_copies_are_known_by_what_files_hold(tmp_path: Path) -> None:
-    paths = [put(tmp_path / f"{n}.png", RED if n % 2 else RED // 2) for n in range(6)]
-    alike = tmp_path / "alike.png"  # as many bytes as the first, and not the same
-    alike.write_bytes(paths[0].read_bytes()[:-1] + b"!")
-    gone = tmp_path / "gone.png"
-    kept, told = without_copies([*paths[:3], alike, gone, *paths[3:]])
-    assert kept == [paths[0], paths[1], alike, gone]
-    assert told is not None
-    assert "4 of 8 pictures are copies" in told
-    assert "(2.png is 0.png, 3.png is 1.png, 4.png is 0.png, ...)" in told
-    assert without_copies(kept) == (kept, None)
 
 
 def _sixteen_bit(path: Path, *, largest: int) -> Path:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,27 @@ def test_square_are_pictures_that_all_are_nearly(tmp_path: Path, sizes: list[tup
     pictures = Pictures(written(tmp_path, *sizes), tmp_path, Progress.silent())
     pictures.read(SMALL)
     assert pictures.square is square
+
+
+def test_of_pictures_that_hold_the_same_the_first_is_read(tmp_path: Path) -> None:
+    """Whatever files they are: another format that loses nothing shows the same part twice."""
+    paths = written(tmp_path, (64, 64), (80, 60), (90, 70))
+    shutil.copy(paths[0], tmp_path / "a.png")
+    Image.open(paths[0]).save(tmp_path / "b.bmp")
+    (tmp_path / "more").mkdir()
+    shutil.copy(paths[1], tmp_path / "more/1.png")
+    Image.open(paths[1]).save(tmp_path / "c.tif")
+    copies = [tmp_path / name for name in ("a.png", "b.bmp", "more/1.png", "c.tif")]
+    pictures = Pictures([*paths[:2], *copies, paths[2]], tmp_path, Progress.silent())
+    assert pictures.copies is None
+    images = pictures.read(SMALL)
+    assert torch.equal(images, Pictures(paths, tmp_path, Progress.silent()).read(SMALL))
+    assert pictures.paths == paths
+    assert pictures.copies is not None
+    assert f"left out, 4 of 7 (a.png is 0.png, b.bmp is 0.png, {copies[2]} is {paths[1]}, ...)" in pictures.copies
+    told = pictures.copies
+    assert len(pictures.read(SMALL)) == 3
+    assert pictures.copies == told
 
 
 def test_every_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -155,9 +156,26 @@ def test_copies_of_pictures_are_left_out_and_told(
     for path in sorted((twice / "flange/train/good").iterdir()):
         shutil.copy(path, path.with_name(f"again-{path.name}"))
     result = train(ask(data=twice, artifacts=tmp_path / "twice-artifacts"))
-    assert result.version == once.version
+    one, two = load(once.artifact), load(result.artifact)
+    assert two.manifest.threshold == one.manifest.threshold
+    assert two.manifest.dataset.images == 10
+    assert torch.equal(two.calibration.scores, one.calibration.scores)
     (told,) = set(result.warnings) - set(once.warnings)
-    assert told.startswith("10 of 20 pictures are copies of others and were left out (again-000.png is 000.png, ")
+    assert "copies of others were left out, 10 of 20 (again-000.png is 000.png, " in told
+
+
+def test_a_picture_far_beyond_the_others_is_named(
+    ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
+) -> None:
+    """One that is not good is a threshold under which defects pass."""
+    mixed = copied(samples, tmp_path / "mixed")
+    path = mixed / "flange/train/good/005.png"
+    picture = np.array(Image.open(path))
+    picture[20:36, 20:36] = (255, 0, 255)
+    Image.fromarray(picture).save(path)
+    result = train(ask(data=mixed))
+    assert any("far beyond the others, 1 of 12 (005.png" in warning for warning in result.warnings)
+    assert not any("far beyond" in warning for warning in train(ask()).warnings)
 
 
 def test_the_recipes_rule_and_rate_set_the_threshold(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:
