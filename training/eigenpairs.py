@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.errors import RecipeError
 from models.products import gram
 
 _SPARE = 16  # directions that are iterated for beyond those that are kept: the last ones are rough
+_ANY = 8  # of these, of which a block begins with some at random: a position may vary where its neighbours do not
 _LARGE = 3  # times as many directions as are iterated for: up to there all are found nearly as fast
 _WIDE = 512  # of the smaller side: beyond it two products with z cost less than its Gram matrix
 _STILL = 0.05  # of a direction's variance: rounds end when they change by less on average
@@ -38,11 +40,16 @@ class Leading:
         """Eigenpairs of each position's covariance from centred z (p, n, k) float32.
 
         Values (p, r) descending, vectors (p, k, r). Where there are fewer directions than `rank`, the rest is zero. The
-        last of what is iterated for are rough: their values are at most the variances along them.
+        last of what is iterated for are rough: their values are at most the variances along them. Raises RecipeError
+        where z is not finite, or its squares are not.
         """
         n, k = z.shape[1:]
         side = z if n <= k else z.transpose(1, 2)  # (p, s, o): the smaller side first
         values, found = self._iterated(side) if self.iterated else _decomposed(side)
+        if (
+            not values.isfinite().all()
+        ):  # where they were written, they would be no directions, and parts at no distance
+            raise RecipeError("The features of the good pictures are too large: look for what is wrong in --weights.")
         available = min(self.rank, n, k)
         values, found = values[:, :available], found[..., :available]
         if n <= k:
@@ -60,9 +67,7 @@ class Leading:
         what is smaller fades (Y. Saad, Numerical Methods for Large Eigenvalue Problems, SIAM 2011, chapters 5 and 7).
         """
         count, (_, s, _) = self.rank + _SPARE, side.shape
-        if self._basis is None:
-            self._basis = _decomposed(side[:1])[1][0, :, :count]
-        multiply, basis = _multiplication(side), self._basis.expand(len(side), -1, -1)
+        multiply, basis = _multiplication(side), self._beginning(side).expand(len(side), -1, -1)
         # A basis that sees a tenth of the variance that one at random would is no beginning.
         least = torch.linalg.vector_norm(side, dim=(1, 2)).square() * (0.1 * count / s)
         before: Tensor | None = None
@@ -79,6 +84,16 @@ class Leading:
             basis = torch.linalg.qr(multiply(once).sub_(once.mul_(unwanted))).Q
         values, found = _decomposed(side)
         return self._kept(values[:, :count], found[..., :count])
+
+    def _beginning(self, side: Tensor) -> Tensor:
+        """Orthonormal (s, m) that a block begins from: the first position's directions or, later, mostly the last's."""
+        count, s = self.rank + _SPARE, side.shape[1]
+        if self._basis is None:
+            return _decomposed(side[:1])[1][0, :, :count]
+        always_the_same = torch.Generator().manual_seed(0)
+        some = torch.randn(s, _ANY, generator=always_the_same).to(side)
+        begun: Tensor = torch.linalg.qr(torch.cat([self._basis[:, :-_ANY], some], dim=1)).Q
+        return begun
 
     def _kept(self, values: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         """Eigenpairs as they are, of which the last position's are what the next block begins from."""

@@ -63,7 +63,7 @@ class Features:
 
     def batch(self, indices: Sequence[int] | Indices) -> Levels:
         """The levels of some pictures, (m, c_l, h_l, w_l) float32 each."""
-        wanted = torch.from_numpy(self.places(np.asarray(indices)))
+        wanted = torch.tensor(self.places(np.asarray(indices)))
         first, second, third = (level[:, :, wanted].permute(2, 3, 0, 1).float().contiguous() for level in self.levels)
         return first, second, third
 

@@ -75,7 +75,7 @@ def fit_gaussian(
 
     `folds` (n,) is the fold of each picture: it is then scored by a Gaussian of the other folds, whitening included.
     More than 20 folds are merged. None: no distances are wanted. Raises RecipeError where the features are not
-    usable, DatasetError where the pictures are all the same.
+    usable or there is no room, DatasetError where the pictures are all the same.
     """
     config, count, (height, width) = scorer.config, features.count, scorer.grid
     joining, everyone = Joining(features, config.pooling), np.arange(features.count)
@@ -141,7 +141,8 @@ def scan(
 ) -> Tensor:
     """Raw maps (settings, m, h, w) of the pictures at `asked` under Gaussians of those at `known`.
 
-    `settings` are pairs of shrinkage and rank.
+    `settings` are pairs of shrinkage and rank. Raises RecipeError where the features are not usable or there is no
+    room.
     """
     joining = Joining(features, pooling)
     moments = moments_of(joining, [known], device=device, progress=progress)

@@ -163,7 +163,7 @@ def _pieces(length: int, most: int) -> Iterator[slice]:
 def _as_slice(places: Indices) -> Tensor | slice:
     """Consecutive places as a range: what is taken by one is not copied."""
     consecutive = len(places) > 0 and bool((np.diff(places) == 1).all())
-    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else torch.from_numpy(places)
+    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else torch.tensor(places)
 
 
 def _operator(size: int, target: int, pooling: int) -> Tensor:

@@ -35,7 +35,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     """Train one category and write its artifact.
 
     A run that was killed and is started again with the same arguments goes on where it was, and ends in the
-    same bytes. Raises DatasetError, RecipeError or WeightsError with what to do.
+    same bytes. Raises JigSightError with what to do.
     """
     workshop = Workshop(
         recipe=request.recipe,

@@ -1,6 +1,7 @@
 """Large arrays on disk that nobody else sees, so that memory does not grow with the number of pictures."""
 
 import errno
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -40,8 +41,8 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArra
 
 def scratch_tensor(shape: tuple[int, ...], dtype: torch.dtype, *, folder: Path) -> Tensor:
     """The same as a tensor. Of bytes at first: numpy, which maps the file, knows no bfloat16."""
-    raw: NDArray[np.int8] = scratch((*shape[:-1], shape[-1] * dtype.itemsize), np.int8, folder=folder)
-    return torch.from_numpy(raw).view(dtype)
+    raw: NDArray[np.int8] = scratch((math.prod(shape) * dtype.itemsize,), np.int8, folder=folder)
+    return torch.from_numpy(raw).view(dtype).view(shape)
 
 
 def _spoken(size: int) -> str:

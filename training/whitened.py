@@ -56,7 +56,10 @@ class Whitened:
 
 @torch.inference_mode()
 def whiten(joining: Joining, whitening: Tensor, *, known: Indices, asked: Indices, dtype: torch.dtype) -> Whitened:
-    """The pictures at `known` and `asked` under W (d, k), on the device where that lies, computed in `dtype`."""
+    """The pictures at `known` and `asked` under W (d, k), on the device where that lies, computed in `dtype`.
+
+    Raises RecipeError where there is no room for the coarser levels.
+    """
     features, device = joining.features, whitening.device
     both = np.concatenate([known, asked])
     ascending = np.sort(both)

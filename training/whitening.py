@@ -132,7 +132,8 @@ def whitenings_of(moments: Moments, gone: Sequence[int | None], *, epsilon: floa
     """W (d, k) float32 of (S̄ + εI) for each of the groups `gone`: S̄ is the covariance without it, k `dimensions` of
     its directions.
 
-    They are made side by side, each in a thread of its own: no digit depends on how many there are.
+    They are made side by side, each in a thread of its own: no digit depends on how many there are. Raises RecipeError
+    where features are not finite, or so far apart that their rounding is larger than ε.
 
     W is turned, which changes no distance, until its transpose is upper triangular: many products are with zeros.
 
@@ -152,10 +153,10 @@ def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor
     if not covariance.isfinite().all():  # which eigh answers with an error of its own
         raise RecipeError("The features of the good pictures are not finite: look for what is wrong in --weights.")
     if dimensions == len(covariance):
-        return _triangular(covariance)
+        return _triangular(covariance, epsilon=epsilon)
     values, vectors = torch.linalg.eigh(covariance)
-    if not (values > 0).all():
-        raise _indefinite(values)
+    if not (values > epsilon / 2).all():
+        raise _spoilt(values, epsilon=epsilon)
     faint = int((values < 2 * epsilon).sum())
     order = [*range(faint, len(values)), *range(faint - 1, -1, -1)][:dimensions]
     kept: Tensor = vectors.mul_(values.rsqrt())[:, order]  # (d, k)
@@ -164,18 +165,22 @@ def _whitening(covariance: Tensor, *, epsilon: float, dimensions: int) -> Tensor
     return triangular.triu_().T.float()
 
 
-def _triangular(covariance: Tensor) -> Tensor:
+def _triangular(covariance: Tensor, *, epsilon: float) -> Tensor:
     """The W that keeps all dimensions, Rᵀ of Σ⁻¹ = RᵀR: the inverse of R is Σ's Cholesky factor, made from its end."""
-    lower, flawed = torch.linalg.cholesky_ex(covariance.flip(0, 1))
-    if flawed:
-        raise _indefinite(torch.linalg.eigvalsh(covariance))
+    reduced = covariance.clone()
+    reduced.diagonal().sub_(epsilon / 2)
+    if torch.linalg.cholesky_ex(reduced).info:  # an eigenvalue is below that
+        raise _spoilt(torch.linalg.eigvalsh(covariance), epsilon=epsilon)
+    del reduced
+    lower = torch.linalg.cholesky(covariance.flip(0, 1))
     identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
     inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse.flip(0, 1).T.float()
 
 
-def _indefinite(values: Tensor) -> RecipeError:
+def _spoilt(values: Tensor, *, epsilon: float) -> RecipeError:
+    """What to say of a covariance that has an eigenvalue below ε, which is on its diagonal: sums are in float32."""
     return RecipeError(
-        f"The average covariance of the features is not positive definite (its smallest eigenvalue is "
-        f"{float(values.min()):.3g}). Raise scorer.epsilon."
+        f"The average covariance of the features is lost in rounding: its smallest eigenvalue is "
+        f"{float(values.min()):.3g}, though scorer.epsilon adds {epsilon:g} to all of them. Raise scorer.epsilon."
     )

@@ -1,6 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
+from models.errors import RecipeError
 from training import eigenpairs
 from training.eigenpairs import Leading, iterates
 
@@ -109,6 +111,35 @@ def test_a_position_that_has_nothing_in_common_with_its_neighbour_is_decomposed(
         found = [leading(z) for z in blocks]
         values, vectors = (torch.cat(part) for part in zip(*found, strict=True))
         check(both, values, vectors, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("amplitude", [3, 5, 10, 20])
+def test_what_a_neighbour_knew_nothing_of_is_found(amplitude: float) -> None:
+    """A direction, and pictures that lie along it as no direction does that the neighbour left behind."""
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        z = torch.randn(1, 200, 448, generator=generator) * 0.98 ** torch.arange(448)
+        z -= z.mean(1, keepdim=True)
+        leading = Leading(RANK, iterated=True)
+        leading(z)
+        assert leading._basis is not None
+        along = torch.randn(200, generator=generator)
+        along -= leading._basis @ (leading._basis.T @ along)
+        along -= along.mean()
+        new = F.normalize(torch.randn(448, generator=generator), dim=0)
+        last = torch.linalg.svdvals(z[0])[RANK]
+        other = z[0] - torch.outer(z[0] @ new, new) + amplitude * last * torch.outer(F.normalize(along, dim=0), new)
+        other -= other.mean(0)
+        values, vectors = leading(other.unsqueeze(0))
+        variances, directions = singular(other.unsqueeze(0))
+        assert values[0, 0] > 0.98 * variances[0, 0]
+        assert (vectors[0, :, 0].double() @ directions[0, :, 0]).abs() > 0.98
+
+
+@pytest.mark.parametrize("iterated", [False, True])
+def test_what_is_too_large_to_be_squared_is_refused(iterated: bool) -> None:
+    with pytest.raises(RecipeError, match="too large: look for what is wrong in --weights"):
+        found_in(centred(100, 120) * 1e25, iterated=iterated)
 
 
 def test_what_does_not_come_to_rest_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:

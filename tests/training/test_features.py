@@ -121,6 +121,8 @@ def test_a_subset_of_a_subset_knows_its_places(some_features: Callable[..., Feat
     assert (few.count, fewer.count) == (4, 2)
     assert few.places(np.array([1, 0])).tolist() == [2, 6]
     assert fewer.places(np.arange(2)).tolist() == [0, 2]
+    backwards = fewer.batch(np.arange(2)[::-1])
+    assert torch.equal(backwards[0], features.batch([2, 0])[0])
     assert fewer.levels is features.levels
     assert (fewer.channels, fewer.grids) == (features.channels, features.grids)
     for mine, theirs in zip(next(fewer.batches()), features.batch([0, 2]), strict=True):

@@ -195,6 +195,28 @@ def test_iterated_directions_score_as_exact_ones(
         torch.testing.assert_close(mine, theirs, rtol=0.02 if computed == torch.float32 else 0.04, atol=0)
 
 
+@pytest.mark.parametrize("computed", [torch.float32, torch.bfloat16])
+def test_no_digit_depends_on_how_many_threads_there_are(some_features: SomeFeatures, computed: torch.dtype) -> None:
+    """Nor on who made the features: in a training they come out of inference mode."""
+    features = kept_in(computed, some_features(120, channels=(24, 32, 48)))
+    folds, before = assign_folds(120, 4, seed=0), torch.get_num_threads()
+    assert module.iterates(90, 104, 3)
+    found = []
+    try:
+        for threads, inferred in ((1, False), (3, True)):
+            torch.set_num_threads(threads)
+            with torch.inference_mode(inferred):
+                levels = tuple(level.clone() for level in features.levels)
+            assert levels[0].is_inference() is inferred
+            taken = replace(features, levels=levels)
+            scorer, distances = fitted(taken, rank=3, dimensions=104, folds=folds)
+            found.append([*scorer.state_dict().values(), distances.in_sample, distances.out_of_sample])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_half_precision_does_not_lose_a_picture_that_lies_far_out(
     some_features: SomeFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:

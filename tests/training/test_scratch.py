@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.errors import RecipeError
-from training.scratch import scratch
+from training.scratch import scratch, scratch_tensor
 
 
 def test_an_array_of_zeros_that_can_be_written(tmp_path: Path) -> None:
@@ -14,6 +15,17 @@ def test_an_array_of_zeros_that_can_be_written(tmp_path: Path) -> None:
     assert not array.any()
     array[1, 2] = 7
     assert array.sum() == 35
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 0), (0, 3), ()])
+def test_a_tensor_of_any_type_and_shape(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = scratch_tensor(shape, dtype, folder=tmp_path)
+    assert (tensor.shape, tensor.dtype) == (shape, dtype)
+    assert tensor.is_contiguous()
+    assert not tensor.any()
+    assert bool((tensor.fill_(7) == 7).all())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_has_no_name_even_while_it_is_in_use(tmp_path: Path) -> None:

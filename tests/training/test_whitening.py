@@ -70,8 +70,20 @@ def test_a_whitening_holds_nothing_for_a_finer_level_past_its_own_channels(some_
 
 
 @pytest.mark.parametrize("dimensions", [3, 2])
-def test_a_covariance_that_is_none_is_refused_with_what_to_do(dimensions: int) -> None:
-    pairs = {(l, m): torch.full((1, 1), float(l != m), dtype=torch.float64) for m in range(3) for l in range(m + 1)}
-    moments = Moments((), (2,), 1, pairs, {pair: part[None] for pair, part in pairs.items()})
-    with pytest.raises(RecipeError, match=r"not positive definite \(its smallest eigenvalue is -0\.99\).*epsilon"):
-        list(whitenings_of(moments, [None], epsilon=0.01, dimensions=dimensions))
+@pytest.mark.parametrize(("apart", "smallest"), [(1.0, r"-0\.99"), (0.006, r"0\.004")], ids=["indefinite", "spoilt"])
+def test_a_covariance_that_rounding_has_spoilt_is_refused_with_what_to_do(
+    dimensions: int, apart: float, smallest: str
+) -> None:
+    """No eigenvalue of one with ε on its diagonal can be below ε, and half of that is what rounding may take."""
+    with pytest.raises(RecipeError, match=rf"its smallest eigenvalue is {smallest}, though scorer\.epsilon adds 0\.01"):
+        list(whitenings_of(equally_related(apart), [None], epsilon=0.01, dimensions=dimensions))
+    (whitening,) = whitenings_of(equally_related(0.004), [None], epsilon=0.01, dimensions=dimensions)
+    assert whitening.isfinite().all()
+
+
+def equally_related(covariance: float) -> Moments:
+    """Of three numbers that do not vary, and yet each pair varies together."""
+    pairs = {
+        (l, m): torch.full((1, 1), covariance * (l != m), dtype=torch.float64) for m in range(3) for l in range(m + 1)
+    }
+    return Moments((), (2,), 1, pairs, {pair: part[None] for pair, part in pairs.items()})
