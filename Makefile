@@ -23,11 +23,14 @@ setup: $(VENV)/.ready  ## make .venv with the `jigsight` command in it
 demo: setup  ## sample parts -> train -> serve -> inspect over HTTP (ARGS=--once ends by itself)
 	$(BIN)/jigsight demo $(ARGS)
 
-test: setup  ## run all tests (ARGS="-k name" picks some)
-	$(BIN)/python -m pytest $(ARGS)
+# A process for each core, a file of tests at a time. Two threads in each: what runs in parallel is tested as such.
+PYTEST := OMP_NUM_THREADS=2 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test: setup  ## run all tests (ARGS="-k name" picks some, ARGS=-n0 runs them in one process)
+	$(PYTEST) $(ARGS)
 
 test-fast: setup  ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 check: setup  ## lint, types, import direction
 	$(BIN)/ruff check .
