@@ -132,7 +132,8 @@ def _histogram(axes: Axes, evaluation: Evaluation) -> None:
     axes.axvline(evaluation.threshold, color="black", linestyle="--", linewidth=1, label="threshold")
     axes.set_xlabel("score")
     axes.set_ylabel("share of the pictures")
-    axes.legend(frameon=False, fontsize="small")
+    # Not within the axes, where the best place takes long to find and may hide a bar all the same.
+    axes.figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper center")
 
 
 def _roc(axes: Axes, evaluation: Evaluation) -> None:
