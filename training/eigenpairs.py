@@ -13,7 +13,7 @@ from models.errors import RecipeError
 from models.products import gram
 
 _SPARE = 16  # directions that are iterated for beyond those that are kept: the last ones are rough
-_ANY = 8  # of these, of which a block begins with some at random: a position may vary where its neighbours do not
+_ANY = 8  # directions at random that a block begins with: a position may vary where its neighbours do not
 _LARGE = 3  # times as many directions as are iterated for: up to there all are found nearly as fast
 _WIDE = 512  # of the smaller side: beyond it two products with z cost less than its Gram matrix
 _STILL = 0.05  # of a direction's variance: rounds end when they change by less on average
@@ -68,13 +68,13 @@ class Leading:
         """
         count, (_, s, _) = self.rank + _SPARE, side.shape
         multiply, basis = _multiplication(side), self._beginning(side).expand(len(side), -1, -1)
-        # A basis that sees a tenth of the variance that one at random would is no beginning.
+        # Neighbours that see a tenth of the variance that as many directions at random would are no beginning.
         least = torch.linalg.vector_norm(side, dim=(1, 2)).square() * (0.1 * count / s)
         before: Tensor | None = None
         for _ in range(_ROUNDS):
             once = multiply(basis)
             variances = (once * basis).sum(1)  # (p, m)
-            if before is None and bool((variances.sum(1) < least).any()):
+            if before is None and bool((variances[:, _ANY:].sum(1) < least).any()):
                 break
             if before is not None and _still(before[:, : self.rank], variances[:, : self.rank]):
                 values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ once)
@@ -86,13 +86,14 @@ class Leading:
         return self._kept(values[:, :count], found[..., :count])
 
     def _beginning(self, side: Tensor) -> Tensor:
-        """Orthonormal (s, m) that a block begins from: the first position's directions or, later, mostly the last's."""
-        count, s = self.rank + _SPARE, side.shape[1]
-        if self._basis is None:
-            return _decomposed(side[:1])[1][0, :, :count]
+        """Orthonormal (s, m) that a block begins from: the last position's leading directions, or the first's.
+
+        Before them are some at random: there a round moves what all the others miss, and sees it move.
+        """
+        known = _decomposed(side[:1])[1][0, :, : self.rank + _SPARE] if self._basis is None else self._basis
         always_the_same = torch.Generator().manual_seed(0)
-        some = torch.randn(s, _ANY, generator=always_the_same).to(side)
-        begun: Tensor = torch.linalg.qr(torch.cat([self._basis[:, :-_ANY], some], dim=1)).Q
+        some = torch.randn(len(known), _ANY, generator=always_the_same).to(known)
+        begun: Tensor = torch.linalg.qr(torch.cat([some, known[:, :-_ANY]], dim=1)).Q
         return begun
 
     def _kept(self, values: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ class Pictures:
         """A warning where pictures were left out for being copies."""
         if not self._copies:
             return None
-        named = [f"{path} is {first}" for path, first in map(_told_apart, self._copies[:_COPIES_NAMED])]
+        named = [_told_apart(path, first) for path, first in self._copies[:_COPIES_NAMED]]
         more = ", ..." if len(self._copies) > _COPIES_NAMED else ""
         return (
             f"pictures that are copies of others were left out, {len(self._copies)} of {self._given} "
@@ -86,11 +86,12 @@ class Pictures:
                 else:
                     self._sizes.add(read.size)
                     tile = read.tile.numpy()
-                    first = different.setdefault(hashlib.sha256(tile.tobytes()).digest(), path)
-                    if first is path:
-                        images[len(different) - 1] = tile
+                    key = hashlib.sha256(tile.tobytes()).digest()
+                    if key in different:
+                        self._copies.append((path, different[key]))
                     else:
-                        self._copies.append((path, first))
+                        images[len(different)] = tile
+                        different[key] = path
                 step.advance()
         if unusable:
             more = f" (and {len(unusable) - _NAMED} more)" if len(unusable) > _NAMED else ""
@@ -109,10 +110,11 @@ class Pictures:
         return torch.from_numpy(images[: len(different)])
 
 
-def _told_apart(copy: tuple[Path, Path]) -> tuple[str, str]:
-    """A copy and what it is a copy of, in as few words as tell them apart."""
-    path, first = copy
-    return (path.name, first.name) if path.name != first.name else (str(path), str(first))
+def _told_apart(copy: Path, first: Path) -> str:
+    """What a picture is a copy of, in as few words as tell both apart."""
+    if copy == first:
+        return f"{copy} is given twice"
+    return f"{copy.name} is {first.name}" if copy.name != first.name else f"{copy} is {first}"
 
 
 def _read(preprocess: Preprocess, path: Path) -> Taken | DatasetError:

@@ -16,7 +16,7 @@ from models.preprocess import Preprocess
 from models.weights import NONE
 from training.alignments import inspected_share
 from training.choose import Figures
-from training.datasets import too_few
+from training.datasets import check_enough, too_few
 from training.materials import Materials, gather
 from training.outcome import conclude
 from training.progress import Progress
@@ -91,6 +91,7 @@ def _framing(workshop: Workshop, materials: Materials, request: TrainingRequest)
     if align is None:
         plain = Preprocess(workshop.preprocess(None))
         tiles = _tiles(workshop, materials, pictures.read(plain), plain)
+        check_enough(pictures.paths)  # smaller than before, some may look the same
     return Framing(align, choice, tiles)
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
 from models.errors import RecipeError
 from training import eigenpairs
@@ -113,27 +112,52 @@ def test_a_position_that_has_nothing_in_common_with_its_neighbour_is_decomposed(
         check(both, values, vectors, rtol=1e-3, atol=5e-3)
 
 
+def varied(z: torch.Tensor, *, rank: int, directions: int, amplitude: float) -> torch.Tensor:
+    """Z (n, k) with as many directions more, along which pictures lie as none of z's leading ones tells.
+
+    Each is `amplitude` times as wide as the last direction of z that is kept.
+    """
+    generator = torch.Generator().manual_seed(1)
+    leading, widths, _ = torch.linalg.svd(z, full_matrices=False)
+    known = leading[:, : rank + 16]
+    along = torch.randn(len(z), directions, generator=generator)
+    along -= known @ (known.T @ along)
+    along = torch.linalg.qr(along - along.mean(0)).Q
+    new = torch.linalg.qr(torch.randn(z.shape[1], directions, generator=generator)).Q
+    found = z - z @ new @ new.T + amplitude * widths[rank] * along @ new.T
+    return found - found.mean(0)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["block after block", "in one block"])
 @pytest.mark.parametrize("amplitude", [3, 5, 10, 20])
-def test_what_a_neighbour_knew_nothing_of_is_found(amplitude: float) -> None:
-    """A direction, and pictures that lie along it as no direction does that the neighbour left behind."""
+@pytest.mark.parametrize(("rank", "directions"), [(5, 1), (12, 1), (32, 1), (12, 12), (32, 32)])
+def test_what_a_neighbour_knew_nothing_of_is_found(
+    rank: int, directions: int, amplitude: float, together: bool
+) -> None:
     generator = torch.Generator().manual_seed(3)
-    for _ in range(3):
-        z = torch.randn(1, 200, 448, generator=generator) * 0.98 ** torch.arange(448)
-        z -= z.mean(1, keepdim=True)
-        leading = Leading(RANK, iterated=True)
-        leading(z)
-        assert leading._basis is not None
-        along = torch.randn(200, generator=generator)
-        along -= leading._basis @ (leading._basis.T @ along)
-        along -= along.mean()
-        new = F.normalize(torch.randn(448, generator=generator), dim=0)
-        last = torch.linalg.svdvals(z[0])[RANK]
-        other = z[0] - torch.outer(z[0] @ new, new) + amplitude * last * torch.outer(F.normalize(along, dim=0), new)
-        other -= other.mean(0)
-        values, vectors = leading(other.unsqueeze(0))
-        variances, directions = singular(other.unsqueeze(0))
-        assert values[0, 0] > 0.98 * variances[0, 0]
-        assert (vectors[0, :, 0].double() @ directions[0, :, 0]).abs() > 0.98
+    z = torch.randn(200, 448, generator=generator) * 0.98 ** torch.arange(448)
+    z -= z.mean(0)
+    both = torch.stack([z, varied(z, rank=rank, directions=directions, amplitude=amplitude)])
+    leading = Leading(rank, iterated=True)
+    values = torch.cat([leading(block)[0] for block in ([both] if together else both.split(1))])
+    variances = torch.linalg.svdvals(both[1].double()).square()[:directions] / 199
+    assert (values[1, :directions] / variances).min() > 0.98
+
+
+@pytest.mark.parametrize("rank", [5, 8, 12, 16, 32])
+def test_neighbours_that_see_nothing_are_no_beginning(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Whatever of it the directions at random see."""
+    decomposed, matrices = eigenpairs._decomposed, []
+    monkeypatch.setattr(eigenpairs, "_decomposed", lambda side: matrices.append(len(side)) or decomposed(side))
+    both = torch.zeros(2, 200, 448)
+    generator = torch.Generator().manual_seed(0)
+    for z, some in zip(both, (slice(100), slice(100, 200)), strict=True):
+        z[some] = torch.randn(100, 448, generator=generator)
+        z[some] -= z[some].mean(0)
+    leading = Leading(rank, iterated=True)
+    values = torch.cat([leading(z)[0] for z in both.split(1)])
+    assert matrices == [1, 1]
+    torch.testing.assert_close(values[1], torch.linalg.svdvals(both[1])[:rank].square() / 199, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("iterated", [False, True])

@@ -79,6 +79,27 @@ def test_of_pictures_that_hold_the_same_the_first_is_read(tmp_path: Path) -> Non
     assert pictures.copies == told
 
 
+def test_a_file_that_is_given_twice_is_read_once(tmp_path: Path) -> None:
+    one, two = written(tmp_path, (64, 64), (80, 60))
+    for again in (one, Path(one)):
+        pictures = Pictures([one, two, again], tmp_path, Progress.silent())
+        assert torch.equal(pictures.read(SMALL), Pictures([one, two], tmp_path, Progress.silent()).read(SMALL))
+        assert f"1 of 3 ({one} is given twice)" in str(pictures.copies)
+
+
+def test_what_looks_the_same_only_when_it_is_small_counts_once_from_then_on(tmp_path: Path) -> None:
+    paths = written(tmp_path, (64, 64), (256, 256))
+    fine = np.asarray(Image.open(paths[1])).copy()
+    fine[0, 0, 0] ^= 1
+    Image.fromarray(fine).save(tmp_path / "2.png")
+    pictures = Pictures([*paths, tmp_path / "2.png"], tmp_path, Progress.silent())
+    assert len(pictures.read(Preprocess(PreprocessConfig(image_size=256)))) == 3
+    assert pictures.copies is None
+    assert len(pictures.read(SMALL)) == 2
+    assert pictures.paths == paths
+    assert "1 of 3 (2.png is 1.png)" in str(pictures.copies)
+
+
 def test_every_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     paths = written(tmp_path, (64, 64), (20, 64), (64, 64))
     paths[2].write_bytes(b"not a picture")

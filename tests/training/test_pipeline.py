@@ -11,10 +11,14 @@ from safetensors.torch import load_file
 
 from models.artifact import SCORES, load
 from models.errors import DatasetError, JigSightError, WeightsError
+from models.preprocess import Preprocess
 from training.picture_files import read_image
+from training.pictures import Pictures
 from training.pipeline import train_category
 from training.progress import Progress
+from training.recipe import read_recipe
 from training.request import TrainingRequest, TrainingResult
+from training.samples import write_category
 
 
 def train(request: TrainingRequest) -> TrainingResult:
@@ -164,18 +168,37 @@ def test_copies_of_pictures_are_left_out_and_told(
     assert "copies of others were left out, 10 of 20 (again-000.png is 000.png, " in told
 
 
-def test_a_picture_far_beyond_the_others_is_named(
-    ask: Callable[..., TrainingRequest], samples: Path, tmp_path: Path
-) -> None:
+def test_a_picture_far_beyond_the_others_is_named(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:
     """One that is not good is a threshold under which defects pass."""
-    mixed = copied(samples, tmp_path / "mixed")
-    path = mixed / "flange/train/good/005.png"
+    good = write_category(tmp_path, "flange", train=20, test_good=1, test_defective=1, size=64)
+    assert not any("far beyond" in warning for warning in train(ask(data=tmp_path)).warnings)
+    path = good / "train/good/005.png"
     picture = np.array(Image.open(path))
     picture[20:36, 20:36] = (255, 0, 255)
     Image.fromarray(picture).save(path)
-    result = train(ask(data=mixed))
-    assert any("far beyond the others, 1 of 12 (005.png" in warning for warning in result.warnings)
-    assert not any("far beyond" in warning for warning in train(ask()).warnings)
+    result = train(ask(data=tmp_path, artifacts=tmp_path / "mixed"))
+    assert any("far beyond the others, 1 of 20 (005.png" in warning for warning in result.warnings)
+
+
+def test_pictures_that_look_the_same_once_they_are_small_are_too_few(
+    ask: Callable[..., TrainingRequest],
+    write_recipe: Callable[..., str],
+    samples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are read for an alignment, larger than a network sees them, and again where it is left out."""
+    few = copied(samples, tmp_path / "few", keep=8)
+    read = Pictures.read
+
+    def smaller(pictures: Pictures, preprocess: Preprocess) -> torch.Tensor:
+        if preprocess.config.align is None:
+            shutil.copy(few / "flange/train/good/000.png", few / "flange/train/good/001.png")
+        return read(pictures, preprocess)
+
+    monkeypatch.setattr(Pictures, "read", smaller)
+    with pytest.raises(DatasetError, match="7 different pictures of good parts are too few"):
+        train(ask(data=few, recipe=read_recipe(write_recipe(use="never", align="choose"))))
 
 
 def test_the_recipes_rule_and_rate_set_the_threshold(ask: Callable[..., TrainingRequest], tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from models.artifact import SCORES, load, save
 from models.errors import DatasetError, RecipeError
-from models.manifest import Manifest
+from models.manifest import DatasetRecord, Manifest
 from models.memory_bank import MemoryBankConfig
 from models.precision import Precision
 from training.loop import Devices
+from training.picture_files import fingerprint
 from training.pipeline import train_category
 from training.progress import Progress
 from training.recipe import Recipe
@@ -118,7 +119,8 @@ def test_copies_among_the_pictures_are_left_out_and_told(
     result = refit(first, data=ten, added=[tmp_path / "once-more", ten])
     assert any("left out, 13 of 23 (the-same.png is ten-004.png, " in warning for warning in result.warnings)
     found = load(result.artifact)
-    assert found.manifest.dataset.images == 10
+    given = [*sorted(ten.iterdir()), tmp_path / "once-more/once-more.png", *sorted(ten.iterdir())]
+    assert found.manifest.dataset == DatasetRecord(images=10, fingerprint=fingerprint(given))
     assert torch.equal(found.calibration.scores, once.calibration.scores)
 
 
