@@ -23,8 +23,8 @@ setup: $(VENV)/.ready  ## make .venv with the `jigsight` command in it
 demo: setup  ## sample parts -> train -> serve -> inspect over HTTP (ARGS=--once ends by itself)
 	$(BIN)/jigsight demo $(ARGS)
 
-# A process for each core, a file of tests at a time. Two threads in each: what runs in parallel is tested as such.
-PYTEST := OMP_NUM_THREADS=2 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# A process for each core, a file of tests at a time. With more threads than cores, those that wait keep others from computing.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test: setup  ## run all tests (ARGS="-k name" picks some, ARGS=-n0 runs them in one process)
 	$(PYTEST) $(ARGS)

@@ -17,6 +17,7 @@ from models.weights import NONE
 from training.alignments import inspected_share
 from training.choose import Figures
 from training.datasets import check_enough, too_few
+from training.look_alikes import look_alikes, twins
 from training.materials import Materials, gather
 from training.outcome import conclude
 from training.progress import Progress
@@ -57,11 +58,12 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         fused = stages.fusion is not None
         config = workshop.config(align=align, fused=fused, scorer=stages.scorer, smoothing=stages.smoothing)
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
-        record, scores, warning = workshop.complete(detector, tiles)
+        groups = look_alikes(tiles.batches())
+        record, scores, warning = workshop.complete(detector, tiles, groups=groups)
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
     pictures = materials.pictures
-    told = (suspects(scores, pictures.paths, record), pictures.copies, too_few(len(tiles)), pictures.odd_shapes)
-    warnings = (warning, *told, *_not_looked_at(workshop, framing))
+    odd = (suspects(scores, pictures.paths, record), pictures.copies, twins(groups, pictures.paths))
+    warnings = (warning, *odd, too_few(len(tiles)), pictures.odd_shapes, *_not_looked_at(workshop, framing))
     return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
 
 

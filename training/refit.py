@@ -13,6 +13,7 @@ from models.manifest import DatasetRecord
 from models.memory_bank import MemoryBankConfig
 from models.precision import name_of, pick_precision
 from training.datasets import added_images, check_enough, too_few, training_images
+from training.look_alikes import look_alikes, twins
 from training.loop import Devices
 from training.outcome import conclude
 from training.picture_files import fingerprint
@@ -66,7 +67,9 @@ def refit_category(
     detector = workshop.assemble(config, old.backbone, old.fusion)
     detector.smoothing.load_state_dict(old.smoothing.state_dict())
     with alone_in(workshop.folder):
-        record, scores, warning = workshop.complete(detector, Tiles.without_foregrounds(images))
+        tiles = Tiles.without_foregrounds(images)
+        groups = look_alikes(tiles.batches())
+        record, scores, warning = workshop.complete(detector, tiles, groups=groups)
     refitted = {
         "detector": config,
         "threshold": record,
@@ -76,8 +79,8 @@ def refit_category(
         "packages": packages(),
     }
     manifest = manifest.model_copy(update=refitted)
-    odd = suspects(scores, pictures.paths, record)
-    warnings = (warning, odd, pictures.copies, too_few(len(images)), _fewer(artifact, len(images)))
+    odd = (suspects(scores, pictures.paths, record), pictures.copies, twins(groups, pictures.paths))
+    warnings = (warning, *odd, too_few(len(images)), _fewer(artifact, len(images)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 

@@ -220,11 +220,17 @@ class Workshop:
                 found.append(Candidate(scorer, width, figures_of(finished, truth)))
         return found
 
-    def complete(self, detector: Detector, tiles: Tiles) -> tuple[ThresholdRecord, Tensor, str | None]:
-        """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any."""
-        section = self.recipe.calibration
-        wished = len(tiles) if isinstance(section.folds, str) else section.folds
-        distances, pose = self.fit(detector, tiles, folds=assign_folds(len(tiles), wished, seed=self.recipe.seed))
+    def complete(
+        self, detector: Detector, tiles: Tiles, *, groups: Indices
+    ) -> tuple[ThresholdRecord, Tensor, str | None]:
+        """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any.
+
+        Pictures of one of the `groups` (n,), which are numbered from 0, are scored by fits that know none of them.
+        """
+        section, count = self.recipe.calibration, int(groups.max()) + 1
+        wished = count if isinstance(section.folds, str) else section.folds
+        folds = assign_folds(count, wished, seed=self.recipe.seed)[groups]
+        distances, pose = self.fit(detector, tiles, folds=folds)
         assert distances.in_sample is not None, "folds were given"
         assert distances.out_of_sample is not None, "folds were given"
         within = good_scores(distances.in_sample, pose, detector)

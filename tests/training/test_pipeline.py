@@ -178,6 +178,9 @@ def test_a_picture_far_beyond_the_others_is_named(ask: Callable[..., TrainingReq
     Image.fromarray(picture).save(path)
     result = train(ask(data=tmp_path, artifacts=tmp_path / "mixed"))
     assert any("far beyond the others, 1 of 20 (005.png" in warning for warning in result.warnings)
+    Image.fromarray(picture ^ 1).save(path.with_name("005b.png"))  # taken twice: neither may excuse the other
+    result = train(ask(data=tmp_path, artifacts=tmp_path / "twice"))
+    assert any("far beyond the others, 2 of 21 (005" in warning for warning in result.warnings)
 
 
 def test_pictures_that_look_the_same_once_they_are_small_are_too_few(

@@ -61,7 +61,7 @@ def test_a_candidate_is_worth_what_its_detector_is(
     (candidate,) = candidates(workshop, part_backbone, tiles, align=align)
     config = workshop.config(align=align, fused=False, scorer=candidate.scorer, smoothing=candidate.smoothing)
     detector = workshop.assemble(config, part_backbone, None)
-    workshop.complete(detector, tiles.subset(range(11)))
+    workshop.complete(detector, tiles.subset(range(11)), groups=np.arange(11))
     data = held_out(tiles.subset(range(11, 16)))
     scores = detector(data.tiles).score.numpy()
     wins = [float(defective > good) for good in scores[:5] for defective in scores[5:]]
@@ -117,7 +117,7 @@ def test_what_is_ignored_is_left_out_by_detectors_and_candidates(
     workshop = make_workshop(ignored=ignored)
     config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(16), smoothing=4.0)
     detector = workshop.assemble(config, part_backbone, None)
-    workshop.complete(detector, part_tiles)
+    workshop.complete(detector, part_tiles, groups=np.arange(len(part_tiles)))
     maps = detector(part_tiles.images).map
     assert not maps[:, :8].any()
     assert bool((maps[:, 8:] > 0).all())
@@ -133,7 +133,7 @@ def test_the_threshold_comes_from_scores_of_unseen_pictures(
     workshop = make_workshop(calibration={"folds": 4, "false_reject_rate": 0.5})
     config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(16), smoothing=4.0)
     detector = workshop.assemble(config, part_backbone, None)
-    record, scores, warning = workshop.complete(detector, part_tiles)
+    record, scores, warning = workshop.complete(detector, part_tiles, groups=np.arange(len(part_tiles)))
     assert warning is None
     assert record.value == scores.sort().values[8]  # the 9th of 16 at a half
     assert record.pixel is not None
@@ -147,6 +147,22 @@ def test_the_threshold_comes_from_scores_of_unseen_pictures(
     assert distances.out_of_sample is not None
     torch.testing.assert_close(detector.finish(distances.out_of_sample, None).amax((1, 2)), scores)
     assert list(workshop.folder.iterdir()) == []
+
+
+def test_pictures_of_one_group_are_scored_by_fits_that_know_none_of_them(
+    make_workshop: MakeWorkshop, part_backbone: Backbone, part_tiles: Tiles
+) -> None:
+    workshop = make_workshop(calibration={"folds": "leave_one_out"})
+    twice = Tiles(part_tiles.images.repeat(2, 1, 1, 1), part_tiles.foregrounds)
+    config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(32), smoothing=4.0)
+    found = []
+    for tiles, groups in ((part_tiles, np.arange(16)), (twice, np.arange(32) % 16), (twice, np.arange(32))):
+        detector = workshop.assemble(config, part_backbone, None)
+        found.append(workshop.complete(detector, tiles, groups=groups)[1])
+    once, grouped, apart = found
+    torch.testing.assert_close(grouped[:16], grouped[16:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grouped[:16], once, rtol=0.1, atol=0)
+    assert grouped.max() > 1.5 * apart.max()
 
 
 def test_a_new_backbone_depends_on_the_seed_alone(make_workshop: MakeWorkshop) -> None:

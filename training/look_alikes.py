@@ -1,0 +1,57 @@
+"""Pictures that show nearly the same: a part that was taken twice, or a picture that was saved again with loss.
+
+Scored by a fit that knows its twin, such a picture lies near whatever it shows. So they share a fold.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.arrays import Indices
+
+_EDGE = 32  # pixels: little is left there of noise, and of what a JPEG lost
+_NEAR = 0.15  # of the distance that a tenth of the pairs have: twins are nearer, most other parts farther (docs/log.md)
+_SAMPLED = 500  # pictures whose distances tell that
+_AT_ONCE = 256
+_MANY = 0.1  # of the pictures: so many are no chance
+_NAMED = 3
+
+
+def look_alikes(batches: Iterable[Tensor]) -> Indices:
+    """The group of each picture (n,), from 0 on, in batches (b, 3, S, S) uint8: those that look alike are in one.
+
+    Each is compared with those before it, averaged down to 32 x 32 pixels.
+    """
+    small = torch.cat([F.adaptive_avg_pool2d(batch.float(), _EDGE).flatten(1) for batch in batches])
+    pairs = torch.pdist(small[:: -(-len(small) // _SAMPLED)])
+    if not len(pairs):
+        return np.zeros(len(small), np.int64)
+    limit = _NEAR * float(pairs.kthvalue(1 + len(pairs) // 10).values)
+    group = np.arange(len(small))
+    for start in range(0, len(small), _AT_ONCE):
+        some = small[start : start + _AT_ONCE]
+        distances = torch.cdist(some, small[: start + _AT_ONCE], compute_mode="donot_use_mm_for_euclid_dist")
+        for index, near in enumerate((distances < limit).numpy(), start):
+            if near[:index].any():
+                group[index] = group[near.argmax()]
+    _, numbered = np.unique(group, return_inverse=True)
+    return np.asarray(numbered, np.int64)
+
+
+def twins(groups: Indices, paths: Sequence[Path]) -> str | None:
+    """A warning where many of the pictures at `paths` look like one before them."""
+    found = [
+        (index, first) for index, group in enumerate(groups) if (first := int(np.argmax(groups == group))) != index
+    ]
+    if len(found) <= _MANY * len(groups):
+        return None
+    named = ", ".join(f"{paths[index].name} like {paths[first].name}" for index, first in found[:_NAMED])
+    more = ", ..." if len(found) > _NAMED else ""
+    return (
+        f"pictures that look nearly as others do, {len(found)} of {len(groups)} ({named}{more}): two of one part say "
+        "no more than one, so there are fewer than it seems. Give each part's picture once"
+    )
