@@ -43,8 +43,8 @@ def fit_dense(
     """Fit `scorer`, in place, to n >= 2 good pictures, over channels drawn by `seed`.
 
     The covariance is the sample covariance (divided by n - 1) plus `epsilon` on the diagonal. `folds` (n,) is the
-    fold of each picture: it is then also scored by a Gaussian of the other folds; where each is a fold of its own,
-    in closed form. None: no distances are wanted.
+    fold of each picture: it is then also scored by a Gaussian of the other folds; where most are a fold of their
+    own, these in closed form. None: no distances are wanted.
     """
     scorer.indices.copy_(select_channels(sum(scorer.channels), len(scorer.indices), seed=seed))
     n, (height, width) = features.count, scorer.grid
@@ -77,11 +77,10 @@ def fit_dense(
 
 def _unseen(y: Tensor, gram: Tensor, distances: Tensor, folds: Indices, epsilon: float) -> Tensor:
     """Distances (n, p) of each picture under the Gaussian of the other folds."""
-    n = y.shape[1]
-    if len(np.unique(folds)) == n:
-        return leave_one_out(distances, n)
-    outside = torch.empty_like(distances)
-    for fold in np.unique(folds):
+    numbers, sizes = np.unique(folds, return_counts=True)
+    one_by_one = int((sizes == 1).sum()) > y.shape[1] // 2  # but for some that look alike
+    outside = leave_one_out(distances, y.shape[1]) if one_by_one else torch.empty_like(distances)
+    for fold in numbers[sizes > 1] if one_by_one else numbers:
         held = torch.from_numpy(np.flatnonzero(folds == fold)).to(y.device)
         outside[held] = _held_out_distances(y, gram, held, epsilon)
     return outside

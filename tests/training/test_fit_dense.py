@@ -127,6 +127,17 @@ def test_cross_fitting_is_refitting_without_each_fold(some_features: SomeFeature
     np.testing.assert_allclose(out_of_sample, exact, rtol=1e-4)
 
 
+def test_where_most_are_one_by_one_those_that_share_a_fold_are_left_out_together(some_features: SomeFeatures) -> None:
+    features, folds = some_features(30, grids=GRIDS), one_by_one(30)
+    folds[[4, 9, 17]] = 4
+    _, out_of_sample = distances_of(features, 7, folds=folds)
+    _, alone = distances_of(features, 7, folds=one_by_one(30))
+    exact = refits(embedded(features, 7), folds, lambda _others: EPSILON)
+    together = folds == 4
+    np.testing.assert_allclose(out_of_sample[together], exact[together], rtol=1e-4)
+    assert np.array_equal(out_of_sample[~together], alone[~together])
+
+
 def test_what_is_not_out_of_sample_does_not_depend_on_folds(some_features: SomeFeatures) -> None:
     features = some_features(12, grids=GRIDS)
     fits = [fitted(features, 7, folds=folds) for folds in (one_by_one(12), assign_folds(12, 3, seed=0), None)]
