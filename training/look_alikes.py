@@ -15,6 +15,7 @@ from training.arrays import Indices
 
 _EDGE = 32  # pixels: little is left there of noise, and of what a JPEG lost
 _NEAR = 0.15  # of the distance that a tenth of the pairs have: twins are nearer, most other parts farther (docs/log.md)
+_USUAL = 0.6  # of the median distance: what a tenth of the pairs have where these are not twins themselves
 _SAMPLED = 500  # pictures whose distances tell that
 _AT_ONCE = 256
 _MANY = 0.1  # of the pictures: so many are no chance
@@ -22,22 +23,25 @@ _NAMED = 3
 
 
 def look_alikes(batches: Iterable[Tensor]) -> Indices:
-    """The group of each picture (n,), from 0 on, in batches (b, 3, S, S) uint8: those that look alike are in one.
+    """The group of each picture (n,), from 0 on, in batches (b, 3, S, S) uint8: those that look like its first one.
 
-    Each is compared with those before it, averaged down to 32 x 32 pixels.
+    Averaged down to 32 x 32 pixels. Of parts that change little by little the last looks unlike the first, so there are
+    two groups or more: the pairs within one are never half of all.
     """
     small = torch.cat([F.adaptive_avg_pool2d(batch.float(), _EDGE).flatten(1) for batch in batches])
     pairs = torch.pdist(small[:: -(-len(small) // _SAMPLED)])
     if not len(pairs):
         return np.zeros(len(small), np.int64)
-    limit = _NEAR * float(pairs.kthvalue(1 + len(pairs) // 10).values)
-    group = np.arange(len(small))
+    tenth, median = (float(pairs.kthvalue(1 + len(pairs) // share).values) for share in (10, 2))
+    limit = _NEAR * max(tenth, _USUAL * median)
+    group = np.arange(len(small))  # each one's first picture
     for start in range(0, len(small), _AT_ONCE):
         some = small[start : start + _AT_ONCE]
         distances = torch.cdist(some, small[: start + _AT_ONCE], compute_mode="donot_use_mm_for_euclid_dist")
         for index, near in enumerate((distances < limit).numpy(), start):
-            if near[:index].any():
-                group[index] = group[near.argmax()]
+            firsts = np.flatnonzero(near[:index] & (group[:index] == np.arange(index)))
+            if len(firsts):
+                group[index] = firsts[0]
     _, numbered = np.unique(group, return_inverse=True)
     return np.asarray(numbered, np.int64)
 

@@ -63,7 +63,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
     pictures = materials.pictures
     odd = (suspects(scores, pictures.paths, record), pictures.copies, twins(groups, pictures.paths))
-    warnings = (warning, *odd, too_few(len(tiles)), pictures.odd_shapes, *_not_looked_at(workshop, framing))
+    warnings = (warning, *odd, too_few(int(groups.max()) + 1), pictures.odd_shapes, *_not_looked_at(workshop, framing))
     return conclude(workshop, detector, manifest, scores, artifacts=request.artifacts, warnings=warnings)
 
 

@@ -80,7 +80,7 @@ def refit_category(
     }
     manifest = manifest.model_copy(update=refitted)
     odd = (suspects(scores, pictures.paths, record), pictures.copies, twins(groups, pictures.paths))
-    warnings = (warning, *odd, too_few(len(images)), _fewer(artifact, len(images)))
+    warnings = (warning, *odd, too_few(int(groups.max()) + 1), _fewer(artifact, len(images)))
     return conclude(workshop, detector, manifest, scores, artifacts=artifacts, warnings=warnings)
 
 

@@ -48,6 +48,7 @@ from training.recipe import Recipe
 from training.synthetic import Synthetic, Tiles
 
 _BATCH = 16
+_FOLDS_SHARED = 20  # at most where pictures are else scored one by one: the dense Gaussian is fitted anew for each
 
 
 @dataclass(frozen=True)
@@ -225,20 +226,27 @@ class Workshop:
     ) -> tuple[ThresholdRecord, Tensor, str | None]:
         """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any.
 
-        Pictures of one of the `groups` (n,), which are numbered from 0, are scored by fits that know none of them.
+        Pictures of one of the `groups` (n,), which are numbered from 0, are scored by fits that know none of them, and
+        count as one for the threshold, by the highest of their scores.
         """
         section, count = self.recipe.calibration, int(groups.max()) + 1
-        wished = count if isinstance(section.folds, str) else section.folds
-        folds = assign_folds(count, wished, seed=self.recipe.seed)[groups]
+        folds = assign_folds(count, self._folds(groups), seed=self.recipe.seed)[groups]
         distances, pose = self.fit(detector, tiles, folds=folds)
         assert distances.in_sample is not None, "folds were given"
         assert distances.out_of_sample is not None, "folds were given"
         within = good_scores(distances.in_sample, pose, detector)
         outside = good_scores(distances.out_of_sample, pose, detector)
-        record, warning = threshold(
-            section, in_sample=within.images, out_of_sample=outside.images, pixel=outside.pixel_threshold
-        )
+        each = torch.full((count,), -torch.inf).scatter_reduce(0, torch.from_numpy(groups), outside.images, "amax")
+        record, warning = threshold(section, in_sample=within.images, out_of_sample=each, pixel=outside.pixel_threshold)
         return record, outside.images, warning
+
+    def _folds(self, groups: Indices) -> int:
+        """How many the recipe wishes. One for each is quick only where nearly all are alone in theirs."""
+        wished = self.recipe.calibration.folds
+        if not isinstance(wished, str):
+            return wished
+        sizes = np.bincount(groups)
+        return len(sizes) if (sizes > 1).sum() <= _FOLDS_SHARED else _FOLDS_SHARED
 
 
 def _name(backbone: Backbone) -> str:

@@ -53,6 +53,29 @@ def test_how_many_there_are_at_a_time_changes_nothing(parts: Tensor, monkeypatch
     assert np.array_equal(look_alikes(twice.split(1)), whole)
 
 
+@pytest.mark.parametrize("step", [0.05, 0.25, 1.0])
+def test_parts_that_change_little_by_little_are_not_all_one(step: float) -> None:
+    """A web that moves on: each picture looks like the one before it, and not like the first."""
+    x = np.arange(224)
+    waves = [128 + 80 * np.sin((x + step * index) / 9)[:, None] + 40 * np.cos(x / 30)[None] for index in range(250)]
+    web = torch.from_numpy(np.stack(waves).astype(np.uint8))[:, None].expand(-1, 3, -1, -1)
+    groups = look_alikes(web.split(16))
+    assert np.bincount(groups).max() <= 250 * 0.5**0.5
+    assert np.bincount(groups).min() >= 1
+
+
+@pytest.mark.parametrize(("different", "shots"), [(8, 7), (4, 3), (6, 5), (20, 2)])
+def test_a_few_parts_that_were_taken_often_are_as_many_as_they_are(parts: Tensor, different: int, shots: int) -> None:
+    generator = np.random.default_rng(0)
+    taken = [
+        (part.numpy() + generator.normal(0, 2, part.shape)).round().clip(0, 255).astype(np.uint8)
+        for part in parts[:different]
+        for _ in range(shots)
+    ]
+    groups = look_alikes(torch.from_numpy(np.stack(taken)).split(16))
+    assert groups.tolist() == np.repeat(np.arange(different), shots).tolist()
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_pictures_that_are_hardly_different_are_as_different_as_there_are(parts: Tensor, count: int) -> None:
     same = parts[:1].repeat(count, 1, 1, 1)

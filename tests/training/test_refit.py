@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -122,6 +123,18 @@ def test_copies_among_the_pictures_are_left_out_and_told(
     given = [*sorted(ten.iterdir()), tmp_path / "once-more/once-more.png", *sorted(ten.iterdir())]
     assert found.manifest.dataset == DatasetRecord(images=10, fingerprint=fingerprint(given))
     assert torch.equal(found.calibration.scores, once.calibration.scores)
+
+
+def test_a_picture_that_was_saved_again_is_scored_without_the_first(
+    ask: Callable[..., TrainingRequest], refit: Refit, samples: Path, tmp_path: Path
+) -> None:
+    first = train(ask())
+    (tmp_path / "again").mkdir()
+    for path in sorted((samples / "flange/train/good").iterdir())[:4]:
+        Image.fromarray(np.asarray(Image.open(path)) ^ 1).save(tmp_path / "again" / f"again-{path.name}")
+    result = refit(first, added=[tmp_path / "again"])
+    assert any("look nearly as others do, 4 of 16 (again-000.png like 000.png, " in told for told in result.warnings)
+    assert any("12 good images are few" in told for told in result.warnings)
 
 
 def test_another_category_is_refused(ask: Callable[..., TrainingRequest], refit: Refit) -> None:

@@ -165,6 +165,32 @@ def test_pictures_of_one_group_are_scored_by_fits_that_know_none_of_them(
     assert grouped.max() > 1.5 * apart.max()
 
 
+def test_a_group_counts_as_one_for_the_threshold(
+    make_workshop: MakeWorkshop, part_backbone: Backbone, part_tiles: Tiles
+) -> None:
+    workshop = make_workshop(calibration={"folds": "leave_one_out", "false_reject_rate": 0.1})
+    config = workshop.config(align=None, fused=False, scorer=workshop.fitter.first(16), smoothing=4.0)
+    groups = np.array([0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 7, 8, 8, 8, 8, 8])
+    detector = workshop.assemble(config, part_backbone, None)
+    record, scores, warning = workshop.complete(detector, part_tiles, groups=groups)
+    assert scores.shape == (16,)
+    assert record.false_reject_rate == pytest.approx(1 / 10)  # of nine
+    assert warning is None
+    workshop = make_workshop(calibration={"folds": "leave_one_out", "false_reject_rate": 0.06})
+    record, scores, warning = workshop.complete(detector, part_tiles, groups=groups)
+    assert record.false_reject_rate == pytest.approx(1 / 10)
+    assert record.value == scores.max()
+    assert "9 good images cannot vouch" in str(warning)
+
+
+@pytest.mark.parametrize(("twins", "folds"), [(0, 60), (20, 40), (21, 20)])
+def test_one_by_one_is_left_where_many_share_a_fold(make_workshop: MakeWorkshop, twins: int, folds: int) -> None:
+    workshop = make_workshop(calibration={"folds": "leave_one_out"})
+    groups = np.concatenate([np.arange(60 - twins), np.arange(twins)])
+    assert workshop._folds(groups) == folds
+    assert make_workshop(calibration={"folds": 7})._folds(groups) == 7
+
+
 def test_a_new_backbone_depends_on_the_seed_alone(make_workshop: MakeWorkshop) -> None:
     first = make_workshop().new_backbone()
     torch.rand(5)
