@@ -22,13 +22,18 @@ _MANY = 0.1  # of the pictures: so many are no chance
 _NAMED = 3
 
 
-def look_alikes(batches: Iterable[Tensor]) -> Indices:
+def look_alikes(batches: Iterable[Tensor], keep: Tensor | None) -> Indices:
     """The group of each picture (n,), from 0 on, in batches (b, 3, S, S) uint8: those that look like its first one.
 
-    Averaged down to 32 x 32 pixels. Of parts that change little by little the last looks unlike the first, so there are
-    two groups or more: the pairs within one are never half of all.
+    Averaged down to 32 x 32 pixels. Where `keep`, (h, w) bool of any size, is false nothing is looked at; None: all is.
+    Of parts that change little by little the last looks unlike the first, so there are two groups or more: the pairs
+    within one are never half of all.
     """
-    small = torch.cat([F.adaptive_avg_pool2d(batch.float(), _EDGE).flatten(1) for batch in batches])
+    small = torch.cat([F.adaptive_avg_pool2d(batch.float(), _EDGE) for batch in batches])
+    if keep is not None:
+        small *= F.adaptive_max_pool2d((~keep).float().unsqueeze(0), _EDGE) == 0
+    small = small.flatten(1)
+    small -= small.mean(0)  # squares of what all have in common would drown small distances in rounding
     pairs = torch.pdist(small[:: -(-len(small) // _SAMPLED)])
     if not len(pairs):
         return np.zeros(len(small), np.int64)
@@ -37,7 +42,7 @@ def look_alikes(batches: Iterable[Tensor]) -> Indices:
     group = np.arange(len(small))  # each one's first picture
     for start in range(0, len(small), _AT_ONCE):
         some = small[start : start + _AT_ONCE]
-        distances = torch.cdist(some, small[: start + _AT_ONCE], compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(some, small[: start + _AT_ONCE], compute_mode="use_mm_for_euclid_dist")
         for index, near in enumerate((distances < limit).numpy(), start):
             firsts = np.flatnonzero(near[:index] & (group[:index] == np.arange(index)))
             if len(firsts):

@@ -58,7 +58,7 @@ def train_category(request: TrainingRequest, progress: Progress) -> TrainingResu
         fused = stages.fusion is not None
         config = workshop.config(align=align, fused=fused, scorer=stages.scorer, smoothing=stages.smoothing)
         detector = workshop.assemble(config, stages.backbone, stages.fusion)
-        groups = look_alikes(tiles.batches())
+        groups = look_alikes(tiles.batches(), detector.smoothing.keep)
         record, scores, warning = workshop.complete(detector, tiles, groups=groups)
     manifest = _manifest(materials, framing, stages, config=config, threshold=record, recipe=request.recipe)
     pictures = materials.pictures

@@ -68,7 +68,7 @@ def refit_category(
     detector.smoothing.load_state_dict(old.smoothing.state_dict())
     with alone_in(workshop.folder):
         tiles = Tiles.without_foregrounds(images)
-        groups = look_alikes(tiles.batches())
+        groups = look_alikes(tiles.batches(), detector.smoothing.keep)
         record, scores, warning = workshop.complete(detector, tiles, groups=groups)
     refitted = {
         "detector": config,
