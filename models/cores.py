@@ -13,7 +13,8 @@ from typing import Final
 
 import torch
 
-_CGROUP: Final = Path("/sys/fs/cgroup")
+CGROUP: Final = Path("/sys/fs/cgroup")
+MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CHOSEN: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -44,16 +45,17 @@ def on_one_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def usable_cores(*, cgroup: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:
+def usable_cores(*, cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
     """Cores that this process may use at once: by its affinity, and by the quotas of its control groups."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for folder in _groups(cgroup, membership) if (quota := _quota(folder)) is not None]
+    folders = control_groups("cpu", cgroup=cgroup, membership=membership)
+    quotas = [quota for folder in folders if (quota := _quota(folder)) is not None]
     return max(1, min([allowed, *(math.floor(quota) for quota in quotas)]))
 
 
-def _groups(cgroup: Path, membership: Path) -> list[Path]:
+def control_groups(controller: str, *, cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> list[Path]:
     """The folders of the control group that this process is in and of those above it, of either version."""
-    found = [cgroup, cgroup / "cpu"]
+    found = [cgroup, cgroup / controller]
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -62,7 +64,7 @@ def _groups(cgroup: Path, membership: Path) -> list[Path]:
         if line.count(":") < 2:
             continue
         _, controllers, path = line.split(":", 2)
-        root = cgroup if not controllers else cgroup / "cpu" if "cpu" in controllers.split(",") else None
+        root = cgroup if not controllers else cgroup / controller if controller in controllers.split(",") else None
         if root is not None:
             parts = [part for part in path.split("/") if part not in ("", "..")]
             found += [root.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]

@@ -1,9 +1,15 @@
-"""Large arrays on disk that nobody else sees, so that memory does not grow with the number of pictures."""
+"""Large arrays that nobody else sees: on disk, so that memory does not grow with the number of pictures.
+
+Those that are small beside the memory that is left are in memory: what is mapped to a file the system begins to write
+after half a minute, though nobody will ever read it there.
+"""
 
 import errno
 import math
+import mmap
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +19,36 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from models.errors import RecipeError
+from models.memory import available_memory
 
+_SHARE = 0.125  # of the memory that is left
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArray[Any]:
-    """An array of zeros, mapped to a file in `folder` that has no name and is gone with the array.
+    """An array of zeros: in memory where it takes a small share of what is left, else in a file in `folder`.
 
-    Raises RecipeError where there is no room for it.
+    The file has no name and is gone with the array. Raises RecipeError where there is no room for it.
     """
     size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    mapped = _in_memory(size) if size <= _SHARE * available_memory() else _in_file(size, folder)
+    return np.frombuffer(mapped, dtype, count=math.prod(shape)).reshape(shape)
+
+
+def _in_memory(size: int) -> mmap.mmap:
+    mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # of Linux: hundreds of pages are made at once
+        with suppress(OSError):
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return mapped
+
+
+def _in_file(size: int, folder: Path) -> mmap.mmap:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # really there: a full disk would end in a bus error
-            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+            return mmap.mmap(file.fileno(), size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RecipeError(

@@ -6,7 +6,22 @@ import pytest
 import torch
 
 from models.errors import RecipeError
-from training.scratch import scratch, scratch_tensor
+from training.scratch import _SHARE, scratch, scratch_tensor
+
+GB = 10**9
+
+
+@pytest.fixture(autouse=True, params=["memory", "file"])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Arrays lie there."""
+    monkeypatch.setattr("training.scratch.available_memory", lambda: GB if request.param == "memory" else 0)
+    return str(request.param)
+
+
+@pytest.fixture
+def in_file(where: str) -> None:
+    if where != "file":
+        pytest.skip("of files alone")
 
 
 def test_an_array_of_zeros_that_can_be_written(tmp_path: Path) -> None:
@@ -45,6 +60,7 @@ def test_no_room_is_said_when_it_is_asked_for_and_leaves_nothing(tmp_path: Path)
     ("size", "said"),
     [(10**8, "0.1 GB"), (10**8 - 1, "100.0 MB"), (1_500_000, "1.5 MB"), (99_999, "100.0 kB"), (1000, "1.0 kB")],
 )
+@pytest.mark.usefixtures("in_file")
 def test_how_much_there_is_no_room_for(tmp_path: Path, size: int, said: str) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
@@ -55,7 +71,18 @@ def test_how_much_there_is_no_room_for(tmp_path: Path, size: int, said: str) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.usefixtures("in_file")
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="file"):
         scratch((1,), np.uint8, folder=tmp_path / "file" / "folder")
+
+
+@pytest.mark.parametrize("share", [0.5, 2])
+def test_what_is_small_beside_the_memory_that_is_left_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr("training.scratch.available_memory", lambda: GB)
+    size, folder = int(share * _SHARE * GB), tmp_path / "folder"
+    assert scratch((size,), np.uint8, folder=folder).nbytes == size
+    assert folder.exists() == (share > 1)
