@@ -2,8 +2,7 @@
 
 By default it gives large blocks back to the system at once, and a network's layers are nothing else: every batch waits
 for its pages to be mapped and zeroed again, a quarter of a core's time with ResNet-18 (benchmarks/README.md). Arenas
-of single threads cannot hold such blocks, so there is one for all: not for a fit, whose threads would wait for it. The
-C library of other systems is left as it is.
+of single threads cannot hold such blocks, so there is one for all. The C library of other systems is left as it is.
 """
 
 import ctypes

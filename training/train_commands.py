@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from safetensors import SafetensorError
 
+from models.allocator import keep_memory
 from models.backbone import ARCHITECTURES
 from models.device import Device, pick_device
 from models.errors import JigSightError
@@ -144,6 +145,7 @@ def _overrides(**sections: dict[str, object]) -> dict[str, dict[str, object]]:
 
 def _run(work: Callable[[], TrainingResult], *, artifacts: Path, again: str, console: Console) -> TrainingResult:
     """`work`, and what the same command would do if it is interrupted: `again`."""
+    keep_memory()
     try:
         return work()
     except KeyboardInterrupt:

@@ -94,6 +94,7 @@ class Ours:
             devices=Devices(accelerator=device),
             artifacts=Path(output),
         )
+        keep_memory()  # as `jigsight train` does
         torch.set_num_threads(threads)
         begun, progress = time.perf_counter(), Progress.silent()
         if not calibrated:
@@ -110,7 +111,7 @@ class Ours:
 
     def load(self, *, artifact: str, device: str, threads: int, pictures: dict[str, list[str]], **_: Any) -> Answer:
         """Seconds from the file to a detector that is ready, and to its first answer."""
-        keep_memory()  # as `jigsight serve` does, and `jigsight train` does not
+        keep_memory()  # as `jigsight serve` does
         torch.set_num_threads(threads)
         # The service decodes in threads as well.
         self.pool, self.pictures = ThreadPoolExecutor(threads), pictures
