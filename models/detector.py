@@ -134,6 +134,17 @@ class Detector(nn.Module):
         In `dtype` are the backbone's activations, and the products of the compact Gaussian. That
         becomes float32 where the backbone's weights have more digits, as in artifacts from before there was a choice.
         """
+        ready, scorer = self.for_levels(device, dtype), self.scorer
+        assert isinstance(ready.backbone, FusedBackbone), "that is what it becomes"
+        if isinstance(scorer, CompactGaussian):
+            scorer = scorer.compute_in(ready.backbone.dtype, device)
+        elif isinstance(scorer, DenseGaussian):
+            scorer = scorer.settled()
+        ready.scorer = _moved(scorer, device)
+        return ready
+
+    def for_levels(self, device: torch.device, dtype: torch.dtype) -> "Detector":
+        """The same for `levels` and `finish`; its scorer is this detector's own, as yet unfitted perhaps."""
         backbone, exact = self.backbone, self.preprocess.config.eight_digits
         if isinstance(backbone, Backbone):
             if dtype != torch.float32 and not fits_bfloat16(backbone):
@@ -144,18 +155,13 @@ class Detector(nn.Module):
             raise ValueError("a backbone that is shared is on another device")
         elif device.type == "cpu" and backbone.stem_dtype != torch.float32 and not exact:
             raise ValueError("a backbone that is shared would round the pixels")
-        scorer = self.scorer
-        if isinstance(scorer, CompactGaussian):
-            scorer = scorer.compute_in(backbone.dtype, device)
-        elif isinstance(scorer, DenseGaussian):
-            scorer = scorer.settled()
         preprocess = self.preprocess.giving(backbone.stem_dtype if exact else torch.float32)
         return Detector(
             alignment=self.alignment,
             preprocess=_moved(preprocess, device),
             backbone=backbone,
             fusion=None if self.fusion is None else _moved(self.fusion, device),
-            scorer=_moved(scorer, device),
+            scorer=self.scorer,
             smoothing=_moved(self.smoothing.ready(), device),
         ).eval()
 
@@ -185,13 +191,13 @@ def finish(maps: Tensor, pose: Pose | None, *, alignment: Alignment | None, smoo
     return torch.where(outside, smoothed.amin(dim=(1, 2), keepdim=True), smoothed)
 
 
-def build_detector(config: DetectorConfig) -> Detector:
-    """A detector of the configured shape, with random weights and an unfitted scorer."""
+def build_detector(config: DetectorConfig, *, backbone: Backbone | None = None) -> Detector:
+    """A detector of the configured shape, with an unfitted scorer and random weights; a backbone may be given."""
     level_channels = channels(config.arch)
     return Detector(
         alignment=build_alignment(config.preprocess),
         preprocess=Preprocess(config.preprocess),
-        backbone=build_backbone(config.arch),
+        backbone=build_backbone(config.arch) if backbone is None else backbone,
         fusion=build_fusion(config.fusion, config.arch, config.preprocess),
         scorer=build_scorer(config.scorer, level_channels, config.preprocess.side),
         smoothing=build_smoothing(config),

@@ -162,8 +162,7 @@ class Workshop:
 
     def assemble(self, config: DetectorConfig, backbone: Backbone, fusion: AnyFusion | None) -> Detector:
         """A detector around both, with weights as an artifact stores them and an unfitted scorer."""
-        detector = build_detector(config)
-        detector.backbone.load_state_dict(backbone.state_dict())
+        detector = build_detector(config, backbone=copy.deepcopy(backbone))
         if fusion is not None and detector.fusion is not None:
             detector.fusion.load_state_dict(fusion.state_dict())
         try:
@@ -191,7 +190,7 @@ class Workshop:
 
     def _extract(self, detector: Detector, batches: Iterable[Tensor], count: int) -> tuple[Features, Pose | None]:
         """The features of pictures, as `detector`, which is on the CPU, will see them in production."""
-        seer = detector.for_scoring(self.device, self.dtype)
+        seer = detector.for_levels(self.device, self.dtype)
         return extract(seer, batches, count=count, folder=self.folder, device=self.device, progress=self.progress)
 
     def candidates(
