@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.loops import bfloat16_products
+
+_FEW = 256  # vectors whose products are as fast all at once
 _LONG = 2  # times as long as they are many: from there on a vector's products cost more than copying them
 
 
@@ -27,17 +30,30 @@ def _dense(matrix: Tensor) -> Tensor:
 
 
 def gram(z: Tensor) -> Tensor:
-    """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n)."""
+    """Z·Zᵀ of each matrix: (p, n, k) -> (p, n, n), in the type of z; float32 of bfloat16."""
+    if z.dtype == torch.bfloat16:
+        if z.device.type == "cpu" and bfloat16_products.ready():
+            return bfloat16_products.gram(z)
+        z = z.float()
     if z.device.type != "cpu":
         return z @ z.transpose(1, 2)
-    (n, k), found = z.shape[1:], z.new_empty(len(z), z.shape[1], z.shape[1])
-    half = n // 2 if k > _LONG * n else 0
+    found = z.new_empty(len(z), z.shape[1], z.shape[1])
     for each, there in zip(z, found, strict=True):
-        there[half:] = product(each[half:], each)
-        if half:  # one quarter of the products is another one's mirror image
-            there[:half, :half] = product(each[:half], each[:half])
-            there[:half, half:] = there[half:, :half].T
+        _put_gram(each, there)
     return found
+
+
+def _put_gram(z: Tensor, there: Tensor) -> None:
+    """Z·Zᵀ of a matrix: what is above the diagonal is what is below it."""
+    n, k = z.shape
+    half = n // 2
+    if n <= _FEW or k <= _LONG * n:
+        there[:] = product(z, z)
+        return
+    _put_gram(z[:half], there[:half, :half])
+    _put_gram(z[half:], there[half:, half:])
+    there[half:, :half] = product(z[half:], z[:half])
+    there[:half, half:] = there[half:, :half].T
 
 
 @cache

@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import RecipeError
-from models.products import gram
+from models.products import gram, product
 
 _SPARE = 16  # directions that are iterated for beyond those that are kept: the last ones are rough
 _ANY = 8  # directions at random that a block begins with: a position may vary where its neighbours do not
 _LARGE = 3  # times as many directions as are iterated for: up to there all are found nearly as fast
 _WIDE = 512  # of the smaller side: beyond it two products with z cost less than its Gram matrix
-_STILL = 0.05  # of a direction's variance: rounds end when they change by less on average
+_STILL = 0.05  # of a direction's variance: rounds end when they change by less on average, and a fifth of that is left
 _ROUNDS = 30  # at most; beyond them matrices are decomposed
 _NOTHING = 1e-6  # of the largest variance
+_TINY = 1e-30
 
 
 def iterates(n: int, k: int, rank: int) -> bool:
@@ -37,7 +38,7 @@ class Leading:
         self._basis: Tensor | None = None  # (s, m): the last position's, leading ones first
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenpairs of each position's covariance from centred z (p, n, k) float32.
+        """Eigenpairs of each position's covariance from centred z (p, n, k), bfloat16 or float32; they are float32.
 
         Values (p, r) descending, vectors (p, k, r). Where there are fewer directions than `rank`, the rest is zero. The
         last of what is iterated for are rough: their values are at most the variances along them. Raises RecipeError
@@ -46,9 +47,7 @@ class Leading:
         n, k = z.shape[1:]
         side = z if n <= k else z.transpose(1, 2)  # (p, s, o): the smaller side first
         values, found = self._iterated(side) if self.iterated else _decomposed(side)
-        if (
-            not values.isfinite().all()
-        ):  # where they were written, they would be no directions, and parts at no distance
+        if not values.isfinite().all():  # they would be written as no directions, and parts be at no distance
             raise RecipeError("The features of the good pictures are too large: look for what is wrong in --weights.")
         available = min(self.rank, n, k)
         values, found = values[:, :available], found[..., :available]
@@ -56,32 +55,39 @@ class Leading:
             # A centred z has n - 1 directions: the last value is zero but for rounding, and has no direction.
             seen = values > values[:, :1] * _NOTHING
             # Normalised, not divided by the root of the value: of small values rounding has left little.
-            found = F.normalize(z.transpose(1, 2) @ found, dim=1) * seen.unsqueeze(1)
+            found = F.normalize(_products(z, found), dim=1) * seen.unsqueeze(1)
         missing = (0, self.rank - available)
         return F.pad(values.clamp_min(0) / max(n - 1, 1), missing), F.pad(found, missing)
 
     def _iterated(self, side: Tensor) -> tuple[Tensor, Tensor]:
         """Leading eigenpairs of S·Sᵀ, (p, m) and (p, s, m), by subspace iteration with a polynomial of degree two.
 
-        With G = S·Sᵀ each round takes G·(G - a)·Q for Q: a is about the largest variance that is not looked for, so
-        what is smaller fades (Y. Saad, Numerical Methods for Large Eigenvalue Problems, SIAM 2011, chapters 5 and 7).
+        With G = S·Sᵀ each round takes (G² - aG + a²/8)·Q for Q: a is about the largest variance that is not looked for,
+        and of all such polynomials this one, Chebyshev's, is smallest between 0 and a beside what it is beyond (Y.
+        Saad, Numerical Methods for Large Eigenvalue Problems, SIAM 2011, chapters 4, 5 and 7). Rounds end by the
+        eigenvalues of G within Q, which do not depend on how Q is turned.
         """
         count, (_, s, _) = self.rank + _SPARE, side.shape
         multiply, basis = _multiplication(side), self._beginning(side).expand(len(side), -1, -1)
         # Neighbours that see a tenth of the variance that as many directions at random would are no beginning.
-        least = torch.linalg.vector_norm(side, dim=(1, 2)).square() * (0.1 * count / s)
+        least = torch.linalg.vector_norm(side, dim=(1, 2), dtype=torch.float32).square() * (0.1 * count / s)
         before: Tensor | None = None
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             once = multiply(basis)
-            variances = (once * basis).sum(1)  # (p, m)
-            if before is None and bool((variances[:, _ANY:].sum(1) < least).any()):
-                break
-            if before is not None and _still(before[:, : self.rank], variances[:, : self.rank]):
-                values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ once)
-                return self._kept(values.flip(1), (basis @ turn).flip(2))
-            before = variances
-            unwanted = variances[:, -_SPARE // 2 :].mean(1).view(-1, 1, 1)
-            basis = torch.linalg.qr(multiply(once).sub_(once.mul_(unwanted))).Q
+            if number == 0:  # nothing is still yet, and about how much there is will do
+                values = (once * basis).sum(1)
+                if not bool((values[:, _ANY:].sum(1) >= least).all()):
+                    break
+                unwanted = values[:, -_SPARE // 2 :]
+            else:
+                values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ once)  # ascending
+                if before is not None and _still(before, values[:, -self.rank :]):
+                    return self._kept(values.flip(1), (basis @ turn).flip(2))
+                before, unwanted = values[:, -self.rank :], values[:, : _SPARE // 2]
+            a = unwanted.mean(1).view(-1, 1, 1)
+            largest = values.amax(1).view(-1, 1, 1).clamp_min(_TINY)  # by which all is divided, or squares overflow
+            once /= largest
+            basis = torch.linalg.qr(multiply(once).sub_(once.mul_(a)).add_(basis * (a * (a / (8 * largest))))).Q
         values, found = _decomposed(side)
         return self._kept(values[:, :count], found[..., :count])
 
@@ -111,9 +117,20 @@ def _decomposed(side: Tensor) -> tuple[Tensor, Tensor]:
 def _multiplication(side: Tensor) -> Callable[[Tensor], Tensor]:
     """Q -> S·Sᵀ·Q."""
     if side.shape[1] > _WIDE:
-        return lambda q: side @ (side.transpose(1, 2) @ q)
+        factor = side.float()
+        return lambda q: factor @ (factor.transpose(1, 2) @ q)
     matrix = gram(side)
     return lambda q: matrix @ q
+
+
+def _products(z: Tensor, v: Tensor) -> Tensor:
+    """Zᵀ·V, (p, k, r) float32; on CPUs position by position: what is float32 of z stays in the cache."""
+    if z.device.type != "cpu":
+        return z.float().transpose(1, 2) @ v
+    found = v.new_empty(len(z), v.shape[2], z.shape[2])
+    for there, each, vectors in zip(found, z, v, strict=True):
+        there[:] = product(vectors.T.contiguous(), each.float().T)
+    return found.transpose(1, 2)
 
 
 def _still(before: Tensor, now: Tensor) -> bool:

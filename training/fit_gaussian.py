@@ -20,6 +20,7 @@ from models.compact_gaussian import CompactGaussian, Pooling
 from models.errors import DatasetError
 from models.residuals import residual
 from training.arrays import Indices
+from training.deviations import Deviations
 from training.distances import Distances
 from training.eigenpairs import Leading, iterates
 from training.features import Features
@@ -85,7 +86,7 @@ def fit_gaussian(
     def whitenings() -> list[Tensor]:  # moments are several times as large, and gone with this
         moments = moments_of(joining, groups, device=device, progress=progress)
         for buffer, mean in zip(scorer.means, moments.means, strict=True):
-            buffer.copy_(mean.permute(2, 0, 1))
+            buffer.copy_(mean)
         gone = [None] if folds is None else [None, *range(len(groups))]
         matrices = whitenings_of(moments, gone, epsilon=epsilon, dimensions=config.dimensions)
         return [matrix.to(device) for matrix in matrices]
@@ -103,7 +104,7 @@ def fit_gaussian(
         directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
         scorer.directions[here], scorer.corrections[here] = directions.cpu(), corrections.cpu()
         if folds is not None:
-            within[:, here] = residual(found.known, directions, corrections, shrinkage=config.shrinkage).T.cpu()
+            within[:, here] = residual(found.known.float(), directions, corrections, shrinkage=config.shrinkage).T.cpu()
 
     with progress.step("gaussian", height * width * (1 + len(blind))) as step:
         walk = partial(_walk, joining, rank=config.rank, iterated=iterated)
@@ -113,7 +114,7 @@ def fit_gaussian(
 
             def judge(found: Decomposed, held: Indices = held) -> None:
                 directions, corrections = shortened(found.values, found.vectors, config.shrinkage)
-                unseen = residual(found.asked, directions, corrections, shrinkage=config.shrinkage)
+                unseen = residual(found.asked.float(), directions, corrections, shrinkage=config.shrinkage)
                 outside[held, found.block.positions] = unseen.T.cpu()
 
             known = np.setdiff1d(everyone, held)
@@ -154,7 +155,7 @@ def scan(
     def judge(found: Decomposed) -> None:
         for index, (shrinkage, rank) in enumerate(settings):
             directions, corrections = shortened(found.values[:, :rank], found.vectors[..., :rank], shrinkage)
-            distances = residual(found.asked, directions, corrections, shrinkage=shrinkage)
+            distances = residual(found.asked.float(), directions, corrections, shrinkage=shrinkage)
             maps[index][:, found.block.positions] = distances.T.cpu()
 
     with progress.step(f"settings with pooling {pooling}", height * width) as step:
@@ -195,14 +196,15 @@ def _walk(
     Where eigenpairs are iterated for, whitening is as rough as the features are, and as that of a judged picture is.
     """
     rough = iterated and joining.features.dtype == torch.bfloat16
-    whitened = whiten(joining, whitening, known=known, asked=asked, dtype=torch.bfloat16 if rough else torch.float32)
+    about = Deviations.from_mean(joining, np.concatenate([known, asked]), known=known)
+    whitened = whiten(about, whitening, dtype=torch.bfloat16 if rough else torch.float32)
 
     def row(blocks: list[Block]) -> int:
         leading = Leading(rank, iterated=iterated)  # from one end of the row to the other
         for block in blocks:
-            # Half precision ends here: small variances would be lost in the rounding of large ones, and a part that
-            # lies far out would come to lie at no distance at all.
-            z = whitened.z(block).float()
+            # Half precision ends here, and sums are in float32: small variances would be lost in the rounding of large
+            # ones, and a part that lies far out would come to lie at no distance at all.
+            z = whitened.z(block)
             seen = z[:, : len(known)]
             work(Decomposed(block, *leading(seen), known=seen, asked=z[:, len(known) :]))
         return joining.features.grids[0][1]

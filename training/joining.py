@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.loops.deviations import Weights
 from models.pooling import pooled
 from training.arrays import Indices
 from training.features import Features
@@ -45,10 +46,11 @@ class Joining:
     """The embedding y of chosen positions: levels pooled by `pooling`, joined on the first one's grid."""
 
     def __init__(self, features: Features, pooling: int) -> None:
-        self.features = features
+        self.features, self.pooling = features, pooling
         height, width = features.grids[0]
         self._pool = [(_operator(h, h, pooling), _operator(w, w, pooling)) for h, w in features.grids]
         self._up = [(_operator(h, height, 1), _operator(w, width, 1)) for h, w in features.grids]
+        self._root = [(_root(rows), _root(columns)) for rows, columns in self._up]
 
     def blocks(self, images: int, *, matrix_bytes: int = 0) -> Iterator[Block]:
         """All positions, as many at a time as bounded memory allows for that many `images`.
@@ -74,13 +76,22 @@ class Joining:
             for row in range(height):
                 yield from (Patch(level, row, part) for part in _pieces(width, most))
 
-    def own(self, patch: Patch, images: Indices, device: torch.device) -> Tensor:
-        """The patch's level there, pooled, of the pictures at `images`: (k, m, c)."""
+    def own(self, patch: Patch) -> Weights:
+        """What the patch's level is weighted by to be pooled there."""
         rows, columns = self._pool[patch.level]
-        return self._resampled(patch.level, rows[patch.row], columns[patch.columns], images, device)
+        return _weights(rows[patch.row], columns[patch.columns])
 
-    def meeting(self, level: int, patch: Patch, images: Indices, device: torch.device) -> Tensor:
-        """What another level comes to at a patch, (k, m, c), of the pictures at `images`.
+    def balanced(self, patch: Patch) -> Weights:
+        """The same, and by a root of how much each place is worth on the fine grid.
+
+        Products of what comes of that with itself, added over all of a level's patches, are the level's products with
+        itself, pooled and upsampled, added over all positions.
+        """
+        (rows, columns), (down, across) = self._pool[patch.level], self._root[patch.level]
+        return _weights(down[patch.row] @ rows, across[patch.columns] @ columns)
+
+    def meeting(self, level: int, patch: Patch) -> Weights:
+        """What another level is weighted by to be upsampled and come to a patch.
 
         Its products with `own`, added over all of a level's patches, are those of the two levels, pooled and
         upsampled, added over all positions.
@@ -89,17 +100,18 @@ class Joining:
         its_rows, its_columns = self._up[patch.level]
         down = its_rows[:, patch.row] @ up_rows @ rows
         across = its_columns[:, patch.columns].T @ up_columns @ columns
-        return self._resampled(level, down, across, images, device)
+        return _weights(down, across)
 
     def near(self, block: Block, images: Indices, device: torch.device) -> list[Tensor]:
         """The levels of the pictures at `images` on a block's row, pooled, in their own columns: (w', m, c_l) each.
 
         w' are those columns that the block's positions take part of.
         """
-        found = []
+        pictures, found = as_slice(self.features.places(images)), []
         for level, ((rows, columns), (up_rows, _)) in enumerate(zip(self._pool, self._up, strict=True)):
             across = columns[self._seen(level, block)]  # (w', w_l)
-            found.append(self._resampled(level, up_rows[block.row] @ rows, across, images, device))
+            weights = _weights(up_rows[block.row] @ rows, across)
+            found.append(weighted(self.features.levels[level], weights, pictures, device))
         return found
 
     def upsampled(self, level: int, block: Block, whole: Tensor, device: torch.device) -> Tensor:
@@ -120,19 +132,26 @@ class Joining:
         rows = self.near(block, images, device)
         return torch.cat([self.spread(level, block, row) for level, row in enumerate(rows)], dim=2)
 
-    def _resampled(self, level: int, down: Tensor, across: Tensor, images: Indices, device: torch.device) -> Tensor:
-        """A level's rows weighted by `down` (h,) and added, its columns by `across` (k, w): (k, m, c)."""
-        pictures = _as_slice(self.features.places(images))
-        high, wide = _support(down.unsqueeze(0)), _support(across)
-
-        def taken(line: Tensor) -> Tensor:
-            return line[:, pictures].to(device)  # (w', m, c)
-
-        row = _weighted(down[high], map(taken, self.features.levels[level][high, wide]))
-        return (across[:, wide].to(device) @ row.flatten(1)).view(-1, *row.shape[1:])
-
     def _seen(self, level: int, block: Block) -> slice:
         return _support(self._up[level][1][block.columns])
+
+
+def weighted(level: Tensor, weights: Weights, pictures: Tensor | slice, device: torch.device) -> Tensor:
+    """Rows and columns of a level (h, w, n, c) by their weights, added, of some of n pictures: (k, m, c) float32."""
+
+    def taken(line: Tensor) -> Tensor:
+        return line[:, pictures].to(device)  # (w', m, c)
+
+    top, down, left, across = weights
+    lines = level[top : top + len(down), left : left + across.shape[1]]
+    row = _weighted(down, map(taken, lines))
+    return (across.to(device) @ row.flatten(1)).view(-1, *row.shape[1:])
+
+
+def as_slice(places: Indices) -> Tensor | slice:
+    """Consecutive places as a range: what is taken by one is not copied."""
+    consecutive = len(places) > 0 and bool((np.diff(places) == 1).all())
+    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else torch.tensor(places)
 
 
 def _weighted(weights: Tensor, lines: Iterable[Tensor]) -> Tensor:
@@ -160,10 +179,10 @@ def _pieces(length: int, most: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def _as_slice(places: Indices) -> Tensor | slice:
-    """Consecutive places as a range: what is taken by one is not copied."""
-    consecutive = len(places) > 0 and bool((np.diff(places) == 1).all())
-    return slice(int(places[0]), int(places[-1]) + 1) if consecutive else torch.tensor(places)
+def _weights(down: Tensor, across: Tensor) -> Weights:
+    """Of all rows (h,) and of all columns (k, w), those from the first to the last that takes part."""
+    high, wide = _support(down.unsqueeze(0)), _support(across)
+    return Weights(high.start, down[high], wide.start, across[:, wide])
 
 
 def _operator(size: int, target: int, pooling: int) -> Tensor:
@@ -171,6 +190,13 @@ def _operator(size: int, target: int, pooling: int) -> Tensor:
     (basis,) = pooled([torch.eye(size).view(size, 1, size, 1)], pooling)
     # Upsampled along this axis alone; where the sizes are equal `concatenate` does not, and this changes nothing.
     return F.interpolate(basis, (target, 1), mode="bilinear", align_corners=False).view(size, target).T
+
+
+def _root(up: Tensor) -> Tensor:
+    """The R (h, h) of RᵀR = UᵀU, which upsampling by U (H, h) makes of products."""
+    up = up.double()
+    found: Tensor = torch.linalg.cholesky(up.T @ up, upper=True)
+    return found.float()
 
 
 def _support(weights: Tensor) -> slice:

@@ -7,72 +7,67 @@ which happens once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.compact_gaussian import filled_rows
+from models.loops import joined
 from models.products import product
-from training.arrays import Indices
-from training.joining import Block, Joining, Patch
+from training.deviations import Deviations
+from training.joining import Block, Patch
 from training.parallel import in_parallel
 from training.scratch import scratch_tensor
 
 
 @dataclass(frozen=True)
 class Whitened:
-    """What z is made of for some `pictures` of the features, ascending; it is centred on the mean of those known.
+    """What z is made of for some pictures, those of `about`.
 
-    `order` is which of the pictures z takes first, the known ones; None: all are, in the order in which they are.
     `matrices` (c_l, k_l) are of the type that is computed in, `coarse` (h_l, w_l, m, k_l) what the coarser
-    levels come to.
+    levels come to. k_l never falls: the coarsest level fills all of k, a finer one its first ones.
     """
 
-    joining: Joining
-    pictures: Indices
-    order: Tensor | None
-    known: int
+    about: Deviations
     matrices: Sequence[Tensor]
     coarse: Sequence[Tensor]
 
     def z(self, block: Block) -> Tensor:
-        """Z of all pictures, (positions, m, k). The coarsest level fills all of k, a finer one its first ones."""
-        device = self.matrices[0].device
-        coarsest, middle = (self.joining.upsampled(level, block, self.coarse[level - 1], device) for level in (2, 1))
-        for part in (middle, self.own(Patch(0, block.row, block.columns))):
+        """Z of all pictures, (positions, m, k), in the type that is computed in."""
+        device, joining = self.matrices[0].device, self.about.joining
+        fine = self.own(Patch(0, block.row, block.columns))
+        if device.type == "cpu" and joined.ready_for(fine.dtype):
+            grid = joining.features.grids[0]
+            return joined.joined(fine, self.coarse, row=block.row, left=block.columns.start, grid=grid)
+        coarsest, middle = (joining.upsampled(level, block, self.coarse[level - 1], device) for level in (2, 1))
+        for part in (middle, fine):
             coarsest[..., : part.shape[-1]] += part
-        return coarsest
+        return coarsest.to(fine.dtype)
 
     def own(self, patch: Patch) -> Tensor:
         """A level's share of z on its own grid, (places, m, k_l)."""
         matrix = self.matrices[patch.level]
-        near = self.joining.own(patch, self.pictures, matrix.device)  # (places, m, c)
-        known = slice(self.known) if self.order is None else self.order[: self.known]
-        near -= near[:, known].mean(1, keepdim=True)
-        white = product(near.to(matrix.dtype).flatten(0, 1), matrix.T).view(*near.shape[:2], -1)
-        return white if self.order is None else white[:, self.order]
+        near = self.about.own(patch, matrix.device, dtype=matrix.dtype)  # (places, m, c)
+        return product(near.flatten(0, 1), matrix.T).view(*near.shape[:2], -1)
 
 
 @torch.inference_mode()
-def whiten(joining: Joining, whitening: Tensor, *, known: Indices, asked: Indices, dtype: torch.dtype) -> Whitened:
-    """The pictures at `known` and `asked` under W (d, k), on the device where that lies, computed in `dtype`.
+def whiten(about: Deviations, whitening: Tensor, *, dtype: torch.dtype) -> Whitened:
+    """Pictures under W (d, k), on the device where that lies, computed in `dtype`, float32 or bfloat16.
 
     Raises RecipeError where there is no room for the coarser levels.
     """
-    features, device = joining.features, whitening.device
-    both = np.concatenate([known, asked])
-    ascending = np.sort(both)
-    order = None if np.array_equal(both, ascending) else torch.from_numpy(np.searchsorted(ascending, both)).to(device)
+    features, device, count = about.joining.features, whitening.device, len(about.images)
     matrices = [matrix.to(dtype) for matrix in _levelwise(whitening, features.channels)]
-    shapes = [(*grid, len(both), matrix.shape[1]) for grid, matrix in zip(features.grids, matrices, strict=True)]
+    shapes = [(*grid, count, matrix.shape[1]) for grid, matrix in zip(features.grids, matrices, strict=True)]
     coarse = [scratch_tensor(shape, dtype, folder=features.folder) for shape in shapes[1:]]
-    found = Whitened(joining, ascending, order, len(known), matrices, coarse)
+    found = Whitened(about, matrices, coarse)
 
     def fill(patch: Patch) -> None:
         coarse[patch.level - 1][patch.row, patch.columns] = found.own(patch).cpu()
 
-    patches = [patch for patch in joining.patches(len(both)) if patch.level > 0]
+    patches = [patch for patch in about.joining.patches(count) if patch.level > 0]
     for _ in in_parallel(fill, patches, device=device):
         pass
     return found
@@ -81,5 +76,5 @@ def whiten(joining: Joining, whitening: Tensor, *, known: Indices, asked: Indice
 def _levelwise(whitening: Tensor, channels: Sequence[int]) -> list[Tensor]:
     """W (d, k) as the three levels' own, (c_l, k_l): less the columns at their ends that hold nothing."""
     parts = whitening.split(list(channels))
-    filled = [filled_rows(part.T) for part in parts[:-1]]
+    filled = list(accumulate((filled_rows(part.T) for part in parts[:-1]), max))
     return [part[:, :count].contiguous() for part, count in zip(parts, [*filled, whitening.shape[1]], strict=True)]

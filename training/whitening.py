@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from models.errors import RecipeError
-from models.products import product
+from models.products import gram, product
 from training.arrays import Indices
+from training.deviations import Deviations
 from training.joining import Joining, Patch
 from training.parallel import in_parallel
 from training.progress import Progress
@@ -29,10 +30,10 @@ class Moments:
 
     The share is what goes with the group: its own scatter, and that of the others' mean. Both are summed over
     `positions`, for each pair of levels: (c_l, c_m) and (g, c_l, c_m) float64. `means` are each level's, pooled,
-    (h_l, w_l, c_l) float32.
+    (c_l, h_l, w_l) float32.
     """
 
-    means: tuple[Tensor, ...]
+    means: Sequence[Tensor]
     counts: tuple[int, ...]
     positions: int
     scatter: Pairs
@@ -55,24 +56,20 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
     Upsampling is linear: the scatter of levels at the fine grid's positions is that of their own places, weighted.
     """
     channels, (height, width) = joining.features.channels, joining.features.grids[0]
-    everyone = np.sort(np.concatenate(list(groups)))  # in order: such pictures are read without a copy
+    everyone = np.sort(np.concatenate(list(groups)))
+    about = Deviations.from_mean(joining, everyone, known=everyone)
     places = [np.searchsorted(everyone, group) for group in groups]
     patches = list(joining.patches(len(everyone)))
     parts = [patches[part::_PARTS] for part in range(min(_PARTS, len(patches)))]
-    means = tuple(torch.empty(*grid, c) for grid, c in zip(joining.features.grids, channels, strict=True))
 
     def walk(part: list[Patch]) -> Pairs:
         total = _zeros(len(groups) + 1, channels, torch.float32, device)
         for patch in part:
-            right = joining.own(patch, everyone, device)
-            mean = right.mean(1, keepdim=True)
-            means[patch.level][patch.row, patch.columns] = mean.squeeze(1).cpu()
-            right -= mean
+            right = about.own(patch, device)
             for level in range(patch.level):
-                left = _centred(joining.meeting(level, patch, everyone, device))
-                _add_shares(total[level, patch.level], left, right, places)
-            left = right if patch.level == 0 else _centred(joining.meeting(patch.level, patch, everyone, device))
-            _add_shares(total[patch.level, patch.level], left, right, places)
+                _add_shares(total[level, patch.level], about.meeting(level, patch, device), right, places)
+            itself = about.balanced(patch, device)
+            _add_shares(total[patch.level, patch.level], itself, itself, places)
         return total
 
     shares = _zeros(len(groups) + 1, channels, torch.float64, torch.device("cpu"))
@@ -83,7 +80,7 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
             step.advance()
     scatter = {pair: share[:-1].sum(0) - share[-1] for pair, share in shares.items()}
     shares = {pair: share[:-1] for pair, share in shares.items()}
-    return Moments(means, tuple(len(group) for group in groups), height * width, scatter, shares)
+    return Moments(about.pooled_means(), tuple(len(group) for group in groups), height * width, scatter, shares)
 
 
 def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: torch.device) -> Pairs:
@@ -95,11 +92,6 @@ def _zeros(groups: int, channels: Sequence[int], dtype: torch.dtype, device: tor
     }
 
 
-def _centred(row: Tensor) -> Tensor:
-    """Less the mean of its pictures, in place."""
-    return row.sub_(row.mean(1, keepdim=True))
-
-
 def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Indices]) -> None:
     """Add to `total` (g + 1, c_l, c_m) each group's share, and then how much of all is of the others' means.
 
@@ -107,7 +99,7 @@ def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Ind
     has gone: that mean is as good as one more picture of the group.
     """
     if len(groups) == 1:  # of nobody else is there a mean
-        total[0] += product(left.flatten(0, 1).T, right.flatten(0, 1).T)
+        total[0] += _products(left.flatten(0, 1), right.flatten(0, 1), itself=left is right)
         return
     means = []
     for group, places in enumerate(groups):
@@ -115,9 +107,14 @@ def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Ind
         others = max(1, left.shape[1] - len(places))
         means.append([side.sum(1, keepdim=True) / others**0.5 for side in sides])
         a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(sides, means[-1], strict=True))
-        total[group] += product(a.T, b.T)
+        total[group] += _products(a, b, itself=left is right)
     a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(*means, strict=True))
-    total[-1] += product(a.T, b.T)
+    total[-1] += _products(a, b, itself=left is right)
+
+
+def _products(a: Tensor, b: Tensor, *, itself: bool) -> Tensor:
+    """AᵀB; `itself`: B is A."""
+    return gram(a.T.contiguous().unsqueeze(0)).squeeze(0) if itself else product(a.T, b.T)
 
 
 def _whole(scatter: Pairs) -> Tensor:

@@ -149,7 +149,7 @@ def _by_instruction(name: str, *, parts: int) -> _Emit:
 
     def emit(builder: ir.IRBuilder, some: ir.Value, two: ir.Value) -> ir.Value:
         instruction = builder.module.declare_intrinsic(name, (), ir.FunctionType(given, [taken, taken]))
-        everywhere = builder.bitcast(_repeated(builder, two, wide // PAIR), taken)
+        everywhere = builder.bitcast(repeated(builder, two, wide // PAIR), taken)
         found = [
             builder.call(instruction, [_chosen(builder, some, range(part * wide, (part + 1) * wide)), everywhere])
             for part in range(parts)
@@ -167,14 +167,15 @@ def _written_out(builder: ir.IRBuilder, some: ir.Value, two: ir.Value) -> ir.Val
     first, second = (
         builder.mul(
             builder.sext(_chosen(builder, some, range(at, LANES * PAIR, PAIR)), _sums),
-            _repeated(builder, builder.ashr(builder.shl(two, _int(shift)), _int(16)), LANES),
+            repeated(builder, builder.ashr(builder.shl(two, _int(shift)), _int(16)), LANES),
         )
         for at, shift in ((0, 16), (1, 0))
     )
     return builder.add(first, second)
 
 
-def _repeated(builder: ir.IRBuilder, value: ir.Value, times: int) -> ir.Value:
+def repeated(builder: ir.IRBuilder, value: ir.Value, times: int) -> ir.Value:
+    """A vector of nothing but that value."""
     nothing = ir.Constant(ir.VectorType(value.type, times), ir.Undefined)
     return builder.shuffle_vector(builder.insert_element(nothing, value, _int(0)), nothing, _indices([0] * times))
 

@@ -113,8 +113,8 @@ def _row(y: Any, p1: Any, p2: Any, p3: Any, directions: Any, corrections: Any, s
     fineness, left, sums = np.empty(b, float32), np.empty(b, float32), np.empty((b, LANES), np.int32)
     for x in range(w):
         for j in range(b):
-            _put_across(row3, j, x, w, z)
-            _add_across(row2, j, x, w, z)
+            put_across(row3, j, x, w, z)
+            add_across(row2, j, x, w, z)
             _add_fine(p1, j, y, x, z)
             fineness[j] = _fineness(z)
             left[j] = _round(z, fineness[j], j, rounded)
@@ -133,7 +133,7 @@ def _not_below_zero(difference: Any) -> Any:
 
 
 @compiled
-def _neighbours(at: Any, fine: Any, coarse: Any) -> Any:
+def neighbours(at: Any, fine: Any, coarse: Any) -> Any:
     """Between which two of `coarse` samples number `at` of `fine` lies, and how far on its way to the second.
 
     As torch's interpolate without aligned corners.
@@ -146,24 +146,24 @@ def _neighbours(at: Any, fine: Any, coarse: Any) -> Any:
 @compiled
 def _stretch_down(part: Any, j: Any, y: Any, h: Any, row: Any) -> None:
     """Row y of h of picture j's part (h_l, w_l, k_l), still as wide as that: (w_l, k_l)."""
-    upper, lower, share = _neighbours(y, h, part.shape[1])
+    upper, lower, share = neighbours(y, h, part.shape[1])
     for x in range(part.shape[2]):
         for i in range(part.shape[3]):
             row[j, x, i] = (float32(1) - share) * wide(part[j, upper, x, i]) + share * wide(part[j, lower, x, i])
 
 
 @compiled
-def _put_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
+def put_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
     """What `_stretch_down` made, at x of w, as picture j's z."""
-    before, behind, share = _neighbours(x, w, row.shape[1])
+    before, behind, share = neighbours(x, w, row.shape[1])
     for i in range(row.shape[2]):
         z[i] = (float32(1) - share) * row[j, before, i] + share * row[j, behind, i]
 
 
 @compiled
-def _add_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
+def add_across(row: Any, j: Any, x: Any, w: Any, z: Any) -> None:
     """The same, added."""
-    before, behind, share = _neighbours(x, w, row.shape[1])
+    before, behind, share = neighbours(x, w, row.shape[1])
     for i in range(row.shape[2]):
         z[i] += (float32(1) - share) * row[j, before, i] + share * row[j, behind, i]
 

@@ -47,11 +47,25 @@ def test_matrices_may_lie_as_they_like(which: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "k"), [(11, 40), (12, 40), (30, 40), (1, 3)])  # long and short
-def test_a_gram_matrix_is_each_rows_products_with_each_other(dtype: torch.dtype, n: int, k: int) -> None:
+@pytest.mark.parametrize("few", [3, 256])
+def test_a_gram_matrix_is_each_rows_products_with_each_other(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, n: int, k: int, few: int
+) -> None:
+    monkeypatch.setattr(products, "_FEW", few)
     z = random(5, n, k, dtype=dtype)
     found = gram(z)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), torch.einsum("pik,pjk->pij", z.double(), z.double()), rtol=0, atol=1e-4)
+
+
+def test_bfloat16_has_a_gram_matrix_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = random(5, 30, 40, dtype=torch.bfloat16)
+    wanted = torch.einsum("pik,pjk->pij", z.double(), z.double())
+    for ready in (products.bfloat16_products.ready, lambda: False):
+        monkeypatch.setattr(products.bfloat16_products, "ready", ready)
+        found = gram(z)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
 
 
 def test_gaps_between_rows_are_closed_before_the_library_sees_them(

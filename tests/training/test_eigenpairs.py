@@ -8,11 +8,11 @@ from training.eigenpairs import Leading, iterates
 RANK = 5
 
 
-def centred(n: int, k: int, *, positions: int = 3, seed: int = 0) -> torch.Tensor:
-    """(positions, n, k) with directions of which each is three quarters as wide as the one before."""
+def centred(n: int, k: int, *, positions: int = 3, seed: int = 0, share: float = 0.75) -> torch.Tensor:
+    """(positions, n, k) with directions of which each is a `share` as wide as the one before."""
     generator = torch.Generator().manual_seed(seed)
     turned = torch.linalg.qr(torch.randn(positions, k, k, generator=generator)).Q
-    z = torch.randn(positions, n, k, generator=generator) * 0.75 ** torch.arange(k) @ turned
+    z = torch.randn(positions, n, k, generator=generator) * share ** torch.arange(k) @ turned
     return z - z.mean(1, keepdim=True)
 
 
@@ -57,9 +57,10 @@ def test_an_iteration_goes_on_where_the_neighbours_left_it(monkeypatch: pytest.M
     """As far as they are alike: of other positions the directions are found all the same."""
     leading, starts, rounds = Leading(RANK, iterated=True), [], []
     decomposed, factorised = eigenpairs._decomposed, torch.linalg.qr
+    monkeypatch.setattr(eigenpairs, "_STILL", 1e-5)
     monkeypatch.setattr(eigenpairs, "_decomposed", lambda side: starts.append(len(side)) or decomposed(side))
     monkeypatch.setattr(torch.linalg, "qr", lambda matrix: rounds.append(len(matrix)) or factorised(matrix))
-    one, other, noise = (centred(100, 120, positions=1, seed=seed) for seed in range(3))
+    one, other, noise = (centred(100, 120, positions=1, seed=seed, share=0.97) for seed in range(3))
     spent = []
     for z in (one, one + 1e-2 * noise, other):
         before = len(rounds)
@@ -164,6 +165,14 @@ def test_neighbours_that_see_nothing_are_no_beginning(monkeypatch: pytest.Monkey
 def test_what_is_too_large_to_be_squared_is_refused(iterated: bool) -> None:
     with pytest.raises(RecipeError, match="too large: look for what is wrong in --weights"):
         found_in(centred(100, 120) * 1e25, iterated=iterated)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_squares_of_variances_may_be_beyond_all_numbers(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    monkeypatch.setattr(eigenpairs, "_decomposed", lambda side: (None, torch.eye(side.shape[1]).unsqueeze(0)))
+    z = centred(100, 120, positions=1) * scale
+    values, vectors = found_in(z)
+    check(z / scale, values / scale**2, vectors, rtol=1e-2, atol=5e-2)
 
 
 def test_what_does_not_come_to_rest_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from models.mfcsam import concatenate
 from models.pooling import pooled
 from training import joining as module
 from training.features import Features
-from training.joining import Joining, Patch
+from training.joining import Joining, Patch, weighted
 
 CPU = torch.device("cpu")
 SomeFeatures = Callable[..., Features]
@@ -67,7 +67,7 @@ def test_what_is_made_of_whole_levels_is_upsampled_as_the_scorers_do(
     for row in joining.rows(5, CPU):
         for block in row:
             parts = [joining.upsampled(level, block, whole, CPU) for level, whole in enumerate(wholes) if level > 0]
-            own = joining.own(Patch(0, block.row, block.columns), images, CPU)
+            own = weighted(features.levels[0], joining.own(Patch(0, block.row, block.columns)), slice(None), CPU)
             found[block.positions] = torch.cat([own, *parts], dim=2)
     torch.testing.assert_close(found, expected(features, 1, images), rtol=1e-5, atol=1e-5)
 
