@@ -7,8 +7,11 @@ from typing import Final
 from models.cores import CGROUP, MEMBERSHIP, control_groups
 
 _MEMINFO: Final = Path("/proc/meminfo")
-# Of either version of control groups: the limit, and what is taken.
-_FILES: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+# Of either version of control groups: the limit, what is taken, and what of that are files read long ago.
+_FILES: Final = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def available_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
@@ -34,10 +37,21 @@ def _free_pages() -> int:
 
 def _left(folder: Path) -> int | None:
     """What a control group leaves, if it is limited."""
-    for limit, taken in _FILES:
+    for limit, taken, dispensable in _FILES:
         try:
             said = (folder / limit).read_text().strip()
-            return None if said == "max" else int(said) - int((folder / taken).read_text())
+            if said == "max":
+                return None
+            return int(said) - int((folder / taken).read_text()) + _statistic(folder / "memory.stat", dispensable)
         except (OSError, ValueError):  # none, or none that can be read
             continue
     return None
+
+
+def _statistic(file: Path, name: str) -> int:
+    """Bytes by that name, 0 where there is none."""
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)

@@ -16,7 +16,7 @@ _SPARE = 16  # directions that are iterated for beyond those that are kept: the 
 _ANY = 8  # directions at random that a block begins with: a position may vary where its neighbours do not
 _LARGE = 3  # times as many directions as are iterated for: up to there all are found nearly as fast
 _WIDE = 512  # of the smaller side: beyond it two products with z cost less than its Gram matrix
-_STILL = 0.05  # of a direction's variance: rounds end when they change by less on average, and a fifth of that is left
+_STILL = 0.02  # of a direction's variance: rounds end when these change by less
 _ROUNDS = 30  # at most; beyond them matrices are decomposed
 _NOTHING = 1e-6  # of the largest variance
 _TINY = 1e-30
@@ -47,8 +47,6 @@ class Leading:
         n, k = z.shape[1:]
         side = z if n <= k else z.transpose(1, 2)  # (p, s, o): the smaller side first
         values, found = self._iterated(side) if self.iterated else _decomposed(side)
-        if not values.isfinite().all():  # they would be written as no directions, and parts be at no distance
-            raise RecipeError("The features of the good pictures are too large: look for what is wrong in --weights.")
         available = min(self.rank, n, k)
         values, found = values[:, :available], found[..., :available]
         if n <= k:
@@ -80,6 +78,8 @@ class Leading:
                     break
                 unwanted = values[:, -_SPARE // 2 :]
             else:
+                if not once.isfinite().all():
+                    break
                 values, turn = torch.linalg.eigh(basis.transpose(1, 2) @ once)  # ascending
                 if before is not None and _still(before, values[:, -self.rank :]):
                     return self._kept(values.flip(1), (basis @ turn).flip(2))
@@ -109,8 +109,11 @@ class Leading:
 
 
 def _decomposed(side: Tensor) -> tuple[Tensor, Tensor]:
-    """All eigenpairs of S·Sᵀ, (p, s) and (p, s, s), the leading ones first."""
-    values, found = torch.linalg.eigh(gram(side))
+    """All eigenpairs of S·Sᵀ, (p, s) and (p, s, s), the leading first. Raises RecipeError where it is not finite."""
+    matrix = gram(side)
+    if not matrix.isfinite().all():  # they would be written as no directions, and parts be at no distance
+        raise RecipeError("The features of the good pictures are too large: look for what is wrong in --weights.")
+    values, found = torch.linalg.eigh(matrix)
     return values.flip(1), found.flip(2)
 
 
@@ -134,7 +137,7 @@ def _products(z: Tensor, v: Tensor) -> Tensor:
 
 
 def _still(before: Tensor, now: Tensor) -> bool:
-    """Whether no position's variances (p, r) change much any more."""
+    """Whether no position's variances (p, r), ascending, change much: on average, and each of the larger half."""
     least = now.amax(1, keepdim=True).mul(_NOTHING).clamp_min(torch.finfo(now.dtype).tiny)
     change = (now - before).abs() / now.clamp_min(0).maximum(least)
-    return bool(change.mean(1).max() < _STILL)
+    return bool(change.mean(1).max() < _STILL and change[:, change.shape[1] // 2 :].max() < _STILL)

@@ -1,4 +1,4 @@
-"""The levels of many pictures on disk, extracted once, so that memory does not grow with their number.
+"""The levels of many pictures, extracted once, in memory if they are few and else on disk (`training.scratch`).
 
 They lie position by position: level l is (h_l, w_l, n, c_l), so that a fit reads all pictures at a few positions as one
 piece, in the type in which they were computed. Scorers that look at whole pictures get them in batches.
@@ -22,7 +22,7 @@ from training.scratch import scratch_tensor
 
 @dataclass(frozen=True)
 class Features:
-    """Three levels (h_l, w_l, n, c_l), mapped to files, and the pictures among them that count.
+    """Three levels (h_l, w_l, n, c_l), as `training.scratch` gives them, and the pictures among them that count.
 
     `folder` is where more may lie of what memory does not hold.
     """
@@ -86,7 +86,7 @@ def extract(
 ) -> tuple[Features, Pose | None]:
     """The levels of `count` pictures, in batches (b, 3, S, S) uint8, as `detector` on `device` sees them.
 
-    They lie in files in `folder` that vanish with them. Also the poses of the parts, on the CPU, if the detector
+    Where they lie is for `training.scratch` to say. Also the poses of the parts, on the CPU, if the detector
     aligns them. Raises RecipeError where there is no room.
     """
     rooms: list[Tensor] = []

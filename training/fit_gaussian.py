@@ -1,8 +1,8 @@
 """Fits the compact Gaussian: shared whitening, then each position's leading directions (seed, step 5.2).
 
 Three walks over all pictures: one sums up the average covariance (`training.whitening`), one whitens the coarser levels
-on their own grids (`training.whitened`), one goes along the rows of positions and decomposes. Nothing but a few
-positions is in memory. The third walk also scores pictures that a fit has not seen, for as many values of shrinkage and
+on their own grids (`training.whitened`), one goes along the rows of positions and decomposes. Each works on a few
+positions at a time. The third walk also scores pictures that a fit has not seen, for as many values of shrinkage and
 rank as are asked for: these share one decomposition.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models.compact_gaussian import CompactGaussian, Pooling
 from models.errors import DatasetError
+from models.loops import bfloat16_products
 from models.residuals import residual
 from training.arrays import Indices
 from training.deviations import Deviations
@@ -196,8 +197,11 @@ def _walk(
     Where eigenpairs are iterated for, whitening is as rough as the features are, and as that of a judged picture is.
     """
     rough = iterated and joining.features.dtype == torch.bfloat16
-    about = Deviations.from_mean(joining, np.concatenate([known, asked]), known=known)
+    device = whitening.device
+    about = Deviations.from_mean(joining, np.concatenate([known, asked]), known=known, device=device)
     whitened = whiten(about, whitening, dtype=torch.bfloat16 if rough else torch.float32)
+    if rough:
+        bfloat16_products.ready()  # here, and not in each thread
 
     def row(blocks: list[Block]) -> int:
         leading = Leading(rank, iterated=iterated)  # from one end of the row to the other
@@ -209,4 +213,4 @@ def _walk(
             work(Decomposed(block, *leading(seen), known=seen, asked=z[:, len(known) :]))
         return joining.features.grids[0][1]
 
-    yield from in_parallel(row, list(joining.rows(len(known) + len(asked), whitening.device)), device=whitening.device)
+    yield from in_parallel(row, list(joining.rows(len(known) + len(asked), device)), device=device)

@@ -1,4 +1,4 @@
-"""The good pictures of a run, read as the network takes them, into a file rather than into memory."""
+"""The good pictures of a run, read as the network takes them, into a file where they are many."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SQUARE = 0.02  # edges that differ by less, relatively, are equal
 
 
 class Pictures:
-    """Good pictures at `paths`; what is read of them lies in files in `folder`.
+    """Good pictures at `paths`; what is read of them may lie in files in `folder`.
 
     Of pictures that are the same, to the last pixel that a network sees, only the first is read: a copy of what a fit
     knows scores low though it is left out, and so a threshold would come out that rejects most good parts.
@@ -74,7 +74,7 @@ class Pictures:
         )
 
     def read(self, preprocess: Preprocess) -> Tensor:
-        """All that differ as (n, 3, S, S) uint8, mapped to a file. DatasetError names those that cannot be used."""
+        """All that differ as (n, 3, S, S) uint8. DatasetError names those that cannot be used."""
         side = preprocess.config.taken
         images = scratch((len(self.paths), 3, side, side), np.uint8, folder=self._folder)
         unusable = []

@@ -9,6 +9,8 @@ import math
 import mmap
 import os
 import tempfile
+import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,17 +28,48 @@ _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def scratch(shape: tuple[int, ...], dtype: DTypeLike, *, folder: Path) -> NDArray[Any]:
-    """An array of zeros: in memory where it takes a small share of what is left, else in a file in `folder`.
+    """An array of zeros: in memory where all such arrays take a small share of what is left, else in a file.
 
-    The file has no name and is gone with the array. Raises RecipeError where there is no room for it.
+    The file lies in `folder`, has no name and is gone with the array. Raises RecipeError where there is no room for it.
     """
-    size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    mapped = _in_memory(size) if size <= _SHARE * available_memory() else _in_file(size, folder)
-    return np.frombuffer(mapped, dtype, count=math.prod(shape)).reshape(shape)
+    count = math.prod(shape)
+    size = max(1, count * np.dtype(dtype).itemsize)
+    mapped = _in_memory(size) or _in_file(size, folder)
+    return np.frombuffer(mapped, dtype, count=count).reshape(shape)
 
 
-def _in_memory(size: int) -> mmap.mmap:
-    mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+class _Lent:
+    """Bytes of memory that arrays of this process have: the system does not count what nobody has written to yet."""
+
+    def __init__(self) -> None:
+        self._lock, self._bytes = threading.Lock(), 0
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many more."""
+        with self._lock:
+            if self._bytes + size > _SHARE * available_memory():
+                return False
+            self._bytes += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._bytes -= size
+
+
+_lent = _Lent()
+
+
+def _in_memory(size: int) -> mmap.mmap | None:
+    """None where that would be too much, or is refused."""
+    if not _lent.take(size):
+        return None
+    try:
+        mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        _lent.give_back(size)
+        return None
+    weakref.finalize(mapped, _lent.give_back, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # of Linux: hundreds of pages are made at once
         with suppress(OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
@@ -61,7 +94,7 @@ def _in_file(size: int, folder: Path) -> mmap.mmap:
 
 
 def scratch_tensor(shape: tuple[int, ...], dtype: torch.dtype, *, folder: Path) -> Tensor:
-    """The same as a tensor. Of bytes at first: numpy, which maps the file, knows no bfloat16."""
+    """The same as a tensor. Of bytes at first: numpy knows no bfloat16."""
     raw: NDArray[np.int8] = scratch((math.prod(shape) * dtype.itemsize,), np.int8, folder=folder)
     return torch.from_numpy(raw).view(dtype).view(shape)
 

@@ -70,7 +70,7 @@ def kind_of(images: Tensor) -> KindDecision:
 
 
 def make_tiles(images: Tensor, kind: Kind, *, folder: Path, ignored: NDArray[np.bool_] | None = None) -> Tiles:
-    """Tiles with the foreground of each, which lies in a file in `folder`; a texture is foreground everywhere.
+    """Tiles with the foreground of each, which may lie in a file in `folder`; a texture is foreground everywhere.
 
     (Seed, step 1.3.) What is `ignored`, (S, S), is no foreground: no defect is drawn there.
     """
@@ -150,7 +150,7 @@ class Synthetic:
 
 
 def in_frame(source: Synthetic, *, folder: Path) -> Synthetic:
-    """The same, its good tiles aligned once instead of in every epoch; they lie in a file in `folder`."""
+    """The same, its good tiles aligned once instead of in every epoch; they may lie in a file in `folder`."""
     if source.alignment is None:
         return source
     framed = scratch((len(source.tiles), 3, source.alignment.side, source.alignment.side), np.uint8, folder=folder)

@@ -26,21 +26,25 @@ class Whitened:
     """What z is made of for some pictures, those of `about`.
 
     `matrices` (c_l, k_l) are of the type that is computed in, `coarse` (h_l, w_l, m, k_l) what the coarser
-    levels come to. k_l never falls: the coarsest level fills all of k, a finer one its first ones.
+    levels come to. k_l never falls: the coarsest level fills all of k, a finer one its first ones. `compiled`: by
+    loops, which are ready.
     """
 
     about: Deviations
     matrices: Sequence[Tensor]
     coarse: Sequence[Tensor]
+    compiled: bool
 
     def z(self, block: Block) -> Tensor:
         """Z of all pictures, (positions, m, k), in the type that is computed in."""
-        device, joining = self.matrices[0].device, self.about.joining
+        joining = self.about.joining
         fine = self.own(Patch(0, block.row, block.columns))
-        if device.type == "cpu" and joined.ready_for(fine.dtype):
+        if self.compiled:
             grid = joining.features.grids[0]
             return joined.joined(fine, self.coarse, row=block.row, left=block.columns.start, grid=grid)
-        coarsest, middle = (joining.upsampled(level, block, self.coarse[level - 1], device) for level in (2, 1))
+        coarsest, middle = (
+            joining.upsampled(level, block, self.coarse[level - 1], self.about.device) for level in (2, 1)
+        )
         for part in (middle, fine):
             coarsest[..., : part.shape[-1]] += part
         return coarsest.to(fine.dtype)
@@ -48,21 +52,21 @@ class Whitened:
     def own(self, patch: Patch) -> Tensor:
         """A level's share of z on its own grid, (places, m, k_l)."""
         matrix = self.matrices[patch.level]
-        near = self.about.own(patch, matrix.device, dtype=matrix.dtype)  # (places, m, c)
+        near = self.about.own(patch, dtype=matrix.dtype)  # (places, m, c)
         return product(near.flatten(0, 1), matrix.T).view(*near.shape[:2], -1)
 
 
 @torch.inference_mode()
 def whiten(about: Deviations, whitening: Tensor, *, dtype: torch.dtype) -> Whitened:
-    """Pictures under W (d, k), on the device where that lies, computed in `dtype`, float32 or bfloat16.
+    """Pictures under W (d, k), where `about` is, computed in `dtype`, float32 or bfloat16.
 
-    Raises RecipeError where there is no room for the coarser levels.
+    Not to be called by several threads at once. Raises RecipeError where there is no room for the coarser levels.
     """
-    features, device, count = about.joining.features, whitening.device, len(about.images)
+    features, device, count = about.joining.features, about.device, len(about.images)
     matrices = [matrix.to(dtype) for matrix in _levelwise(whitening, features.channels)]
     shapes = [(*grid, count, matrix.shape[1]) for grid, matrix in zip(features.grids, matrices, strict=True)]
     coarse = [scratch_tensor(shape, dtype, folder=features.folder) for shape in shapes[1:]]
-    found = Whitened(about, matrices, coarse)
+    found = Whitened(about, matrices, coarse, compiled=device.type == "cpu" and joined.ready_for(dtype))
 
     def fill(patch: Patch) -> None:
         coarse[patch.level - 1][patch.row, patch.columns] = found.own(patch).cpu()

@@ -57,7 +57,7 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
     """
     channels, (height, width) = joining.features.channels, joining.features.grids[0]
     everyone = np.sort(np.concatenate(list(groups)))
-    about = Deviations.from_mean(joining, everyone, known=everyone)
+    about = Deviations.from_mean(joining, everyone, known=everyone, device=device)
     places = [np.searchsorted(everyone, group) for group in groups]
     patches = list(joining.patches(len(everyone)))
     parts = [patches[part::_PARTS] for part in range(min(_PARTS, len(patches)))]
@@ -65,10 +65,10 @@ def moments_of(joining: Joining, groups: Sequence[Indices], *, device: torch.dev
     def walk(part: list[Patch]) -> Pairs:
         total = _zeros(len(groups) + 1, channels, torch.float32, device)
         for patch in part:
-            right = about.own(patch, device)
+            right = about.own(patch)
             for level in range(patch.level):
-                _add_shares(total[level, patch.level], about.meeting(level, patch, device), right, places)
-            itself = about.balanced(patch, device)
+                _add_shares(total[level, patch.level], about.meeting(level, patch), right, places)
+            itself = about.balanced(patch)
             _add_shares(total[patch.level, patch.level], itself, itself, places)
         return total
 
@@ -98,23 +98,25 @@ def _add_shares(total: Tensor, left: Tensor, right: Tensor, groups: Sequence[Ind
     `left` (k, n, c_l) and `right` (k, n, c_m) sum up to nothing over all n pictures, so what is left sums up to what
     has gone: that mean is as good as one more picture of the group.
     """
+    sides = [left] if left is right else [left, right]
     if len(groups) == 1:  # of nobody else is there a mean
-        total[0] += _products(left.flatten(0, 1), right.flatten(0, 1), itself=left is right)
+        total[0] += _products([side.flatten(0, 1) for side in sides])
         return
-    means = []
+    means: list[list[Tensor]] = [[] for _ in sides]  # of each group's others
     for group, places in enumerate(groups):
-        sides = [side[:, places] for side in (left, right)]
+        own = [side[:, places] for side in sides]
         others = max(1, left.shape[1] - len(places))
-        means.append([side.sum(1, keepdim=True) / others**0.5 for side in sides])
-        a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(sides, means[-1], strict=True))
-        total[group] += _products(a, b, itself=left is right)
-    a, b = (torch.cat(each, dim=1).flatten(0, 1) for each in zip(*means, strict=True))
-    total[-1] += _products(a, b, itself=left is right)
+        for found, side in zip(means, own, strict=True):
+            found.append(side.sum(1, keepdim=True) / others**0.5)
+        both = [torch.cat([side, found[-1]], dim=1) for side, found in zip(own, means, strict=True)]
+        total[group] += _products([side.flatten(0, 1) for side in both])
+    total[-1] += _products([torch.cat(found, dim=1).flatten(0, 1) for found in means])
 
 
-def _products(a: Tensor, b: Tensor, *, itself: bool) -> Tensor:
-    """AᵀB; `itself`: B is A."""
-    return gram(a.T.contiguous().unsqueeze(0)).squeeze(0) if itself else product(a.T, b.T)
+def _products(sides: Sequence[Tensor]) -> Tensor:
+    """AᵀB of two matrices, or AᵀA of one."""
+    a, *other = sides
+    return product(a.T, other[0].T) if other else gram(a.T.contiguous().unsqueeze(0)).squeeze(0)
 
 
 def _whole(scatter: Pairs) -> Tensor:

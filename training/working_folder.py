@@ -21,7 +21,11 @@ RECORDED_PACKAGES = ("jigsight", "numpy", "opencv-python-headless", "pillow", "t
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Two equal runs at once would write each other's files; the second is refused, and a dead one holds nothing."""
+    """Two equal runs at once would write each other's files; the second is refused, and a dead one holds nothing.
+
+    Raises RecipeError, also where the folder cannot be made.
+    """
+    _make(folder)
     try:
         with FileLock(folder / "lock", timeout=0):
             yield
@@ -47,10 +51,14 @@ def working_folder(request: TrainingRequest, category: str, kind: Kind, inputs: 
     identity = json.dumps([*settings, packages(), *inputs], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = request.artifacts / SCRATCH / f"{category}-{digest}"
+    _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(
             f"The folder {folder} cannot be made ({error.strerror}). Give another with --artifacts."
         ) from error
-    return folder

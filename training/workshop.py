@@ -226,7 +226,7 @@ class Workshop:
         """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any.
 
         Pictures of one of the `groups` (n,), which are numbered from 0, are scored by fits that know none of them, and
-        count as one for the threshold, by the highest of their scores.
+        each by the highest of their scores: the threshold is a quantile of what the artifact keeps.
         """
         section, count = self.recipe.calibration, int(groups.max()) + 1
         folds = assign_folds(count, self._folds(groups), seed=self.recipe.seed)[groups]
@@ -235,9 +235,11 @@ class Workshop:
         assert distances.out_of_sample is not None, "folds were given"
         within = good_scores(distances.in_sample, pose, detector)
         outside = good_scores(distances.out_of_sample, pose, detector)
-        each = torch.full((count,), -torch.inf).scatter_reduce(0, torch.from_numpy(groups), outside.images, "amax")
-        record, warning = threshold(section, in_sample=within.images, out_of_sample=each, pixel=outside.pixel_threshold)
-        return record, outside.images, warning
+        number = torch.from_numpy(groups)
+        scores = torch.full((count,), -torch.inf).scatter_reduce(0, number, outside.images, "amax")[number]
+        pixel = outside.pixel_threshold
+        record, warning = threshold(section, in_sample=within.images, out_of_sample=scores, pixel=pixel)
+        return record, scores, warning
 
     def _folds(self, groups: Indices) -> int:
         """How many the recipe wishes. One for each is quick only where nearly all are alone in theirs."""

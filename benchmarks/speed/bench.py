@@ -81,7 +81,7 @@ class Bench:
         highest = 0
         for number in range(self.fits):
             place = f"{arch}-{contestant.fit}-fit-{number}"
-            with self.worker(contestant.script, contestant.environment, place) as worker:
+            with self.worker(contestant.script, contestant.environment, place, self._memory(contestant)) as worker:
                 try:
                     answers.append(
                         worker.ask("fit", output=str(self.folder / place), **self._told(contestant, weights))
@@ -139,8 +139,7 @@ class Bench:
                 reason = "not fitted" if fit is None else fit.error or fit.note or "no artifact"
                 return Load(arch, contestant.name, error=reason), None
             told["artifact"] = fit.artifacts[contestant.artifact]
-        # The others ask for it themselves.
-        variables = memory_kept() if contestant.role == "peer" and self.peers_keep_memory else {}
+        variables = self._memory(contestant)
         seconds, first = [], []
         for number in range(self.loads):
             worker = self.worker(contestant.script, contestant.environment, place, variables)
@@ -180,6 +179,10 @@ class Bench:
             map=answer.get("map", []),
             note=answer.get("note", ""),
         )
+
+    def _memory(self, contestant: Contestant) -> Mapping[str, str]:
+        """What makes a peer keep its memory; the others ask for that themselves."""
+        return memory_kept() if contestant.role == "peer" and self.peers_keep_memory else {}
 
     def _told(self, contestant: Contestant, weights: Path) -> dict[str, Any]:
         """What a contestant has to know."""

@@ -124,9 +124,8 @@ def _notes(results: Results) -> Iterator[str]:
     yield "- Fits: importing is not counted; peak memory is the process' own, of the fit, exports left out."
     yield "- Of JigSight's fit, 'detector alone' is without its calibration: each part scored by a fit to the others."
     yield "- The bare backbone's 'fit' is one extraction: files read, decoded and resized in threads ahead of it."
-    yield "- For inference all have glibc keep the memory that is freed, in one arena: JigSight as its service does,"
-    yield "  the backbone in the same way, the peers by the same settings in their environment, but with"
-    yield "  --peers-as-installed. For fits nobody has."
+    yield "- All have glibc keep the memory that is freed, in one arena: JigSight as its commands do, the backbone in"
+    yield "  the same way, the peers by the same settings in their environment, but with --peers-as-installed."
     remarks = dict.fromkeys(f"- {each.contestant}: {each.note}" for each in results.timings if each.note)
     yield from remarks
     yield from dict.fromkeys(f"- {fit.contestant}, fit: {fit.note}" for fit in results.fits if fit.note)

@@ -1,7 +1,8 @@
 """Products of bfloat16 numbers, added in float32, on CPUs.
 
 Processors have an instruction for it, twice as fast as one for products of float32, and torch has an operator for GPUs
-alone: on CPUs it rounds sums to bfloat16. Products of bfloat16 are exact in float32.
+alone: on CPUs it rounds sums to bfloat16. Products of bfloat16 are exact in float32, but for those that are too small
+for it, which are 0.
 """
 
 from functools import cache
@@ -9,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -30,8 +32,8 @@ _pairs, _sums = ir.VectorType(_int, _LANES), ir.VectorType(_single, _LANES)
 @cache
 def ready() -> bool:
     """Compile what `gram` runs, unless it has been; False where the processor has no such instruction."""
-    has = binding.get_host_cpu_features()
-    return bool(has.get(_FEATURE)) and warm_up(lambda: gram(torch.zeros(1, 1, 1, dtype=torch.bfloat16)))
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()  # of what numba compiles for
+    return f"+{_FEATURE}" in features.split(",") and warm_up(lambda: gram(torch.zeros(1, 1, 1, dtype=torch.bfloat16)))
 
 
 def gram(z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from models.artifact import Artifact
-from models.backbone import Architecture, Backbone
+from models.backbone import Architecture, Backbone, build_backbone
 from models.detector import Detector, DetectorConfig, FusionName, build_detector
 from models.fused_backbone import FusedBackbone
 from models.gaussian import DenseGaussianConfig, covariance_factor, pack_lower, select_channels
@@ -215,3 +215,21 @@ def test_a_backbone_that_is_fused_already_is_shared(artifact: Artifact) -> None:
     again = other.for_scoring(CPU, torch.float32)
     assert again.backbone is first.backbone
     assert again.scorer.dtype == torch.bfloat16  # the backbone's
+
+
+def test_a_backbone_may_be_given() -> None:
+    backbone = build_backbone("resnet18")
+    detector = build_detector(config(), backbone=backbone)
+    assert detector.backbone is backbone
+    assert detector.state_dict().keys() == build_detector(config()).state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_levels_are_had_without_making_a_scorer_ready(artifact: Artifact, dtype: torch.dtype) -> None:
+    detector = artifact.detector
+    ready = detector.for_levels(CPU, dtype)
+    assert ready.scorer is detector.scorer
+    wanted = detector.for_scoring(CPU, dtype)
+    batch = tiles(3)
+    for found, other in zip(ready.levels(batch)[0], wanted.levels(batch)[0], strict=True):
+        assert torch.equal(found, other)

@@ -25,6 +25,12 @@ CPU = torch.device("cpu")
 Pictures = Callable[[int], bytes]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that died in another test has left its batch behind, as it may."""
+    monkeypatch.setattr("models.staging._staged", {})
+
+
 @pytest.fixture
 def ready(artifact_path: Path) -> Artifact:
     return load(artifact_path).ready(CPU, precision="float32")

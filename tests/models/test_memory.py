@@ -41,6 +41,14 @@ def test_the_older_version_of_control_groups(tmp_path: Path, meminfo: Path) -> N
     assert available_memory(meminfo=meminfo, **asked) == 30 * MB
 
 
+@pytest.mark.parametrize(("older", "name"), [(False, "inactive_file"), (True, "total_inactive_file")])
+def test_files_that_were_read_long_ago_make_room(tmp_path: Path, meminfo: Path, older: bool, name: str) -> None:
+    limit, taken = ("limit_in_bytes", "usage_in_bytes") if older else ("max", "current")
+    files = {limit: str(500 * MB), taken: str(450 * MB), "stat": f"anon 5\n{name} {400 * MB}\nfile 7\n"}
+    asked = groups(tmp_path, "0::/job\n", {f"job/memory.{each}": content for each, content in files.items()})
+    assert available_memory(meminfo=meminfo, **asked) == 450 * MB
+
+
 def test_a_machine_that_does_not_say_has_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"SC_PAGE_SIZE": 4096, "SC_AVPHYS_PAGES": 1000}
     monkeypatch.setattr("os.sysconf", lambda name: pages[name])

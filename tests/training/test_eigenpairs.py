@@ -162,9 +162,11 @@ def test_neighbours_that_see_nothing_are_no_beginning(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("iterated", [False, True])
-def test_what_is_too_large_to_be_squared_is_refused(iterated: bool) -> None:
+@pytest.mark.parametrize("scale", [1e25, 5e18])
+def test_what_is_too_large_to_be_squared_is_refused(iterated: bool, scale: float) -> None:
+    """Or to be added up, of which the last one has some rounds to go."""
     with pytest.raises(RecipeError, match="too large: look for what is wrong in --weights"):
-        found_in(centred(100, 120) * 1e25, iterated=iterated)
+        found_in(centred(100, 120, share=0.99) * scale, iterated=iterated)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])

@@ -1,12 +1,15 @@
+import errno
+import mmap
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from models.errors import RecipeError
-from training.scratch import _SHARE, scratch, scratch_tensor
+from training.scratch import _SHARE, _Lent, scratch, scratch_tensor
 
 GB = 10**9
 
@@ -78,11 +81,30 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
         scratch((1,), np.uint8, folder=tmp_path / "file" / "folder")
 
 
-@pytest.mark.parametrize("share", [0.5, 2])
 def test_what_is_small_beside_the_memory_that_is_left_is_written_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.scratch.available_memory", lambda: GB)
-    size, folder = int(share * _SHARE * GB), tmp_path / "folder"
-    assert scratch((size,), np.uint8, folder=folder).nbytes == size
-    assert folder.exists() == (share > 1)
+    monkeypatch.setattr("training.scratch.available_memory", lambda: int(1000 / _SHARE))
+    monkeypatch.setattr("training.scratch._lent", _Lent())
+    folder = tmp_path / "folder"
+    kept = [scratch((600,), np.uint8, folder=folder)]
+    assert not folder.exists()
+    kept.append(scratch((600,), np.uint8, folder=folder))
+    assert folder.exists()
+    kept.clear()
+    scratch((600,), np.uint8, folder=tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+def test_memory_that_is_refused_is_a_file_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = mmap.mmap
+
+    def refused(file: int, *arguments: Any, **others: Any) -> mmap.mmap:
+        if file == -1:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return mapped(file, *arguments, **others)
+
+    monkeypatch.setattr("mmap.mmap", refused)
+    array = scratch((10,), np.uint8, folder=tmp_path / "folder")
+    array[:] = 7
+    assert (tmp_path / "folder").exists()

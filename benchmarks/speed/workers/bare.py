@@ -64,6 +64,7 @@ class Bare:
 
         The network's seconds are by the clock, while the next pictures are decoded on the same cores.
         """
+        keep_memory()  # as `jigsight train` does
         self._ready(**given)
         preprocess = Preprocess(PreprocessConfig(image_size=self.size, reduced_jpeg=True))
         paths = sorted(Path(folder).iterdir())
