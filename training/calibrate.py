@@ -49,11 +49,12 @@ def good_scores(maps: Tensor, pose: Pose | None, detector: Detector) -> GoodScor
 
 
 def threshold(
-    section: CalibrationSection, *, in_sample: Tensor, out_of_sample: Tensor, pixel: float
+    section: CalibrationSection, *, in_sample: Tensor, out_of_sample: Tensor, different: int, pixel: float
 ) -> tuple[ThresholdRecord, str | None]:
     """The threshold by the recipe's rule, and a warning where there are too few images for the wished rate.
 
-    `in_sample` and `out_of_sample` are image scores (n,), `pixel` is how far down defect regions would reach.
+    `in_sample` and `out_of_sample` are image scores (n,), of which `different` are of images that do not look alike;
+    `pixel` is how far down defect regions would reach.
     """
     if section.rule == "train_max":
         highest = float(in_sample.max())
@@ -64,12 +65,13 @@ def threshold(
         )
     calibration = Calibration(out_of_sample)
     alpha = section.false_reject_rate
-    promised = max(alpha, calibration.attainable_alpha)  # the record says what holds, not what was wished
+    attainable = 1 / (different + 1)  # as `Calibration` has it, of so many
+    promised = max(alpha, attainable)  # the record says what holds, not what was wished
     value = calibration.threshold(promised)
     record = ThresholdRecord(rule="conformal", value=value, false_reject_rate=promised, pixel=min(pixel, value))
     if promised == alpha:
         return record, None
     return record, (
-        f"{len(out_of_sample)} good images cannot vouch for a false-reject rate of {alpha:g}: the largest score is the "
-        f"threshold, good for {calibration.attainable_alpha:.3f}. About {round(1 / alpha)} images would do"
+        f"{different} good images cannot vouch for a false-reject rate of {alpha:g}: the largest score is the "
+        f"threshold, good for {attainable:.3f}. About {round(1 / alpha)} images would do"
     )

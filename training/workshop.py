@@ -226,7 +226,8 @@ class Workshop:
         """Fit a detector's scorer, in place: the threshold, the out-of-sample scores (n,), and a warning, if any.
 
         Pictures of one of the `groups` (n,), which are numbered from 0, are scored by fits that know none of them, and
-        each by the highest of their scores: the threshold is a quantile of what the artifact keeps.
+        each by the highest of their scores: the threshold is a quantile of what the artifact keeps. For the rate that
+        is promised they count as one.
         """
         section, count = self.recipe.calibration, int(groups.max()) + 1
         folds = assign_folds(count, self._folds(groups), seed=self.recipe.seed)[groups]
@@ -237,8 +238,13 @@ class Workshop:
         outside = good_scores(distances.out_of_sample, pose, detector)
         number = torch.from_numpy(groups)
         scores = torch.full((count,), -torch.inf).scatter_reduce(0, number, outside.images, "amax")[number]
-        pixel = outside.pixel_threshold
-        record, warning = threshold(section, in_sample=within.images, out_of_sample=scores, pixel=pixel)
+        record, warning = threshold(
+            section,
+            in_sample=within.images,
+            out_of_sample=scores,
+            different=count,
+            pixel=outside.pixel_threshold,
+        )
         return record, scores, warning
 
     def _folds(self, groups: Indices) -> int:

@@ -90,7 +90,11 @@ def test_the_pixel_threshold_is_a_quantile() -> None:
 def test_train_max_is_the_largest_of_the_training_images_and_warns() -> None:
     section = CalibrationSection(rule="train_max")
     record, warning = threshold(
-        section, in_sample=torch.tensor([1.0, 3.5, 2.0]), out_of_sample=torch.tensor([7.0, 8.0, 9.0]), pixel=2.5
+        section,
+        in_sample=torch.tensor([1.0, 3.5, 2.0]),
+        out_of_sample=torch.tensor([7.0, 8.0, 9.0]),
+        different=3,
+        pixel=2.5,
     )
     assert record.value == 3.5
     assert record.pixel == 2.5
@@ -104,7 +108,7 @@ def test_regions_never_need_more_than_a_picture_that_fails(rule: str) -> None:
     scores = torch.arange(1, 100).float()
     section = CalibrationSection.model_validate({"rule": rule, "false_reject_rate": 0.5})
     for pixel, expected in ((10.0, 10.0), (1e6, None)):
-        record, _ = threshold(section, in_sample=scores, out_of_sample=scores, pixel=pixel)
+        record, _ = threshold(section, in_sample=scores, out_of_sample=scores, different=len(scores), pixel=pixel)
         assert record.pixel == (record.value if expected is None else expected)
 
 
@@ -112,7 +116,7 @@ def test_regions_never_need_more_than_a_picture_that_fails(rule: str) -> None:
 def test_conformal_is_the_quantile_of_out_of_sample_scores(alpha: float, rank: int) -> None:
     scores = torch.randperm(99).float() + 1  # 1 to 99
     section = CalibrationSection(rule="conformal", false_reject_rate=alpha)
-    record, warning = threshold(section, in_sample=scores / 100, out_of_sample=scores, pixel=0.5)
+    record, warning = threshold(section, in_sample=scores / 100, out_of_sample=scores, different=len(scores), pixel=0.5)
     assert record.value == rank
     assert (record.rule, record.false_reject_rate) == ("conformal", alpha)
     assert warning is None
@@ -122,7 +126,7 @@ def test_conformal_is_the_quantile_of_out_of_sample_scores(alpha: float, rank: i
 def test_too_few_images_for_the_wished_rate_are_told() -> None:
     scores = torch.arange(20).float()
     section = CalibrationSection(rule="conformal", false_reject_rate=0.02)
-    record, warning = threshold(section, in_sample=scores, out_of_sample=scores, pixel=0.5)
+    record, warning = threshold(section, in_sample=scores, out_of_sample=scores, different=len(scores), pixel=0.5)
     assert record.value == 19.0
     assert record.false_reject_rate == pytest.approx(1 / 21)  # what is promised, not what was wished
     assert warning is not None
@@ -135,5 +139,15 @@ def test_too_few_images_for_the_wished_rate_are_told() -> None:
 @pytest.mark.parametrize(("n", "warned"), [(48, True), (49, False)])
 def test_the_warning_ends_where_the_rate_can_be_had(n: int, warned: bool) -> None:
     section = CalibrationSection(rule="conformal", false_reject_rate=0.02)
-    _, warning = threshold(section, in_sample=torch.rand(n), out_of_sample=torch.rand(n), pixel=0.5)
+    _, warning = threshold(section, in_sample=torch.rand(n), out_of_sample=torch.rand(n), different=n, pixel=0.5)
     assert (warning is not None) is warned
+
+
+@pytest.mark.parametrize(("different", "promised"), [(100, 0.05), (9, 0.1)])
+def test_look_alikes_do_not_make_a_promise_stricter(different: int, promised: float) -> None:
+    scores, section = torch.arange(100.0), CalibrationSection(false_reject_rate=0.05)
+    record, warning = threshold(section, in_sample=scores, out_of_sample=scores, different=different, pixel=0.5)
+    assert record.false_reject_rate == promised
+    assert record.value == Calibration(scores).threshold(promised)
+    assert (warning is None) == (promised == 0.05)
+    assert warning is None or "9 good images cannot vouch" in warning

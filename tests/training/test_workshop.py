@@ -183,6 +183,11 @@ def test_each_of_a_group_has_the_highest_of_their_scores(
     for group in range(9):
         assert bool((scores[groups == group] == own[groups == group].max()).all())
     assert record.value == Calibration(scores).threshold(0.2)  # or the artifact would be refused
+    wished = make_workshop(calibration={"folds": "leave_one_out", "false_reject_rate": 0.06})
+    record, scores, warning = wished.complete(detector, part_tiles, groups=groups)
+    assert record.false_reject_rate == pytest.approx(1 / 10)  # of nine
+    assert record.value == Calibration(scores).threshold(record.false_reject_rate)
+    assert "9 good images cannot vouch" in str(warning)
 
 
 @pytest.mark.parametrize(("twins", "folds"), [(0, 60), (20, 40), (21, 20)])
