@@ -16,6 +16,11 @@ from torch import Tensor
 from models.errors import ScoreError
 
 
+def attainable_alpha(images: int) -> float:
+    """The smallest false-reject rate that scores of so many images can speak of."""
+    return 1 / (images + 1)
+
+
 class Calibration:
     """The n out-of-sample scores of good images, sorted; immutable.
 
@@ -46,7 +51,7 @@ class Calibration:
     @property
     def attainable_alpha(self) -> float:
         """The smallest false-reject rate that n scores can speak of: 1/(n+1)."""
-        return 1 / (len(self._scores) + 1)
+        return attainable_alpha(len(self._scores))
 
     def threshold(self, alpha: float) -> float:
         """The conformal threshold for a false-reject rate `alpha` in (0, 1): always one of the scores.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.alignment import Pose
-from models.calibration import Calibration
+from models.calibration import Calibration, attainable_alpha
 from models.detector import Detector
 from models.manifest import ThresholdRecord
 from training.recipe import CalibrationSection
@@ -65,7 +65,7 @@ def threshold(
         )
     calibration = Calibration(out_of_sample)
     alpha = section.false_reject_rate
-    attainable = 1 / (different + 1)  # as `Calibration` has it, of so many
+    attainable = attainable_alpha(different)
     promised = max(alpha, attainable)  # the record says what holds, not what was wished
     value = calibration.threshold(promised)
     record = ThresholdRecord(rule="conformal", value=value, false_reject_rate=promised, pixel=min(pixel, value))

@@ -116,9 +116,8 @@ class Joining:
 
     def upsampled(self, level: int, block: Block, whole: Tensor, device: torch.device) -> Tensor:
         """What is linear in a pooled level, (h_l, w_l, m, c) on the CPU, at the block's positions: (k, m, c)."""
-        down, seen = self._up[level][0][block.row], self._seen(level, block)
-        high = _support(down.unsqueeze(0))
-        return self.spread(level, block, _weighted(down[high], whole[high, seen].to(device)))
+        rows, columns = self._up[level]
+        return weighted(whole, _weights(rows[block.row], columns[block.columns]), slice(None), device)
 
     def spread(self, level: int, block: Block, row: Tensor) -> Tensor:
         """What is linear in `near`'s answer, (w', m, c), at the block's positions: (k, m, c)."""

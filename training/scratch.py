@@ -42,7 +42,7 @@ class _Lent:
     """Bytes of memory that arrays of this process have: the system does not count what nobody has written to yet."""
 
     def __init__(self) -> None:
-        self._lock, self._bytes = threading.Lock(), 0
+        self._lock, self._bytes = threading.RLock(), 0  # arrays may be collected in the middle of `take`
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many more."""

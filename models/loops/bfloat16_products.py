@@ -5,6 +5,7 @@ alone: on CPUs it rounds sums to bfloat16. Products of bfloat16 are exact in flo
 for it, which are 0.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from models.loops.compiled import compiled, warm_up
-from models.loops.integer_products import repeated
+from models.loops.integer_products import repeated, sums_of
 
 _LANES = 16  # sums in a register
 _PAIR = 2  # of which numbers each takes at a time
@@ -116,28 +117,18 @@ def _loop(
 ) -> None:
     """Round i multiplies pair i of each row by pair i of all columns; the sums stay in registers."""
     instruction = builder.module.declare_intrinsic(_INSTRUCTION, (), ir.FunctionType(_sums, [_sums, _pairs, _pairs]))
-    before, body, after = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("summed")
-    builder.branch(body)
 
-    builder.position_at_end(body)
-    i, totals = builder.phi(_long), [builder.phi(_sums) for _ in places]
-    here = builder.mul(i, _long(_LANES))
-    some = [builder.load(builder.bitcast(builder.gep(each, [here]), _pairs.as_pointer()), align=4) for each in columns]
-    added = []
-    for row in range(_ROWS):
-        everywhere = repeated(
-            builder, builder.load(builder.gep(rows, [builder.add(here, _long(row))]), align=4), _LANES
-        )
-        for column in range(_WIDE):
-            added.append(builder.call(instruction, [totals[row * _WIDE + column], everywhere, some[column]]))
-    further = builder.add(i, _long(1))
-    for total, later in zip(totals, added, strict=True):
-        total.add_incoming(ir.Constant(_sums, None), before)
-        total.add_incoming(later, body)
-    i.add_incoming(_long(0), before)
-    i.add_incoming(further, body)
-    builder.cbranch(builder.icmp_signed("<", further, pairs), body, after)
+    def add(i: ir.Value, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        here = builder.mul(i, _long(_LANES))
+        starts = [builder.bitcast(builder.gep(each, [here]), _pairs.as_pointer()) for each in columns]
+        some = [builder.load(start, align=4) for start in starts]
+        added = []
+        for row in range(_ROWS):
+            pair = builder.load(builder.gep(rows, [builder.add(here, _long(row))]), align=4)
+            everywhere = repeated(builder, pair, _LANES)
+            for column in range(_WIDE):
+                added.append(builder.call(instruction, [totals[row * _WIDE + column], everywhere, some[column]]))
+        return added
 
-    builder.position_at_end(after)
-    for place, total in zip(places, added, strict=True):
+    for place, total in zip(places, sums_of(builder, add, [_sums] * len(places), rounds=pairs), strict=True):
         builder.store(total, place, align=4)

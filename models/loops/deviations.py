@@ -62,8 +62,8 @@ def deviations(
 
 def _call_all(dtype: torch.dtype) -> None:
     level, mean = torch.zeros(1, 1, 1, 1, dtype=dtype), torch.zeros(1, 1, 1)
+    weights = Weights(0, torch.ones(1), 0, torch.ones(1, 1))
     for wanted in {dtype, torch.float32}:
-        weights = Weights(0, torch.ones(1), 0, torch.ones(1, 1))
         deviations(level, mean, np.zeros(1, np.int64), weights, dtype=wanted)
 
 

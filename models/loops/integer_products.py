@@ -90,35 +90,51 @@ def _loop(builder: ir.IRBuilder, given: _Given, length: ir.Value, *, vectors: in
 
     A row of z has `length` pairs.
     """
-    before, body, after = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("summed")
     numbers = builder.gep(builder.bitcast(given.directions, _byte.as_pointer()), [given.start])
     two = builder.bitcast(given.z, _int.as_pointer())  # numbers of z at a time
     rows = [builder.add(given.row, _long(j)) for j in range(vectors)]
     vectors_there = [builder.gep(two, [builder.add(builder.mul(row, length), given.at)]) for row in rows]
-    builder.branch(body)
 
+    def add(i: ir.Value, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        here = builder.gep(numbers, [builder.mul(i, _long(LANES * PAIR))])
+        _fetch(builder, builder.gep(here, [given.ahead]))
+        eight_bits = builder.load(builder.bitcast(here, ir.VectorType(_byte, LANES * PAIR).as_pointer()), align=1)
+        some = builder.sext(eight_bits, ir.VectorType(_short, LANES * PAIR))
+        return [
+            builder.add(total, emit(builder, some, builder.load(builder.gep(vector, [i]), align=2)))
+            for vector, total in zip(vectors_there, totals, strict=True)
+        ]
+
+    for row, total in zip(rows, sums_of(builder, add, [_sums] * vectors, rounds=given.pairs), strict=True):
+        there = builder.gep(given.sums, [builder.mul(row, _long(LANES))])
+        builder.store(total, builder.bitcast(there, _sums.as_pointer()), align=4)
+
+
+def sums_of(
+    builder: ir.IRBuilder,
+    add: Callable[[ir.Value, Sequence[ir.Value]], Sequence[ir.Value]],
+    kinds: Sequence[ir.Type],
+    *,
+    rounds: ir.Value,
+) -> Sequence[ir.Value]:
+    """What sums of these kinds, at first zero, have become after `rounds` rounds, at least one; they stay in registers.
+
+    `add` writes round i: from the sums before it to those after it.
+    """
+    before, body, after = builder.block, builder.append_basic_block("pairs"), builder.append_basic_block("summed")
+    builder.branch(body)
     builder.position_at_end(body)
-    i, totals = builder.phi(_long), [builder.phi(_sums) for _ in rows]
-    here = builder.gep(numbers, [builder.mul(i, _long(LANES * PAIR))])
-    _fetch(builder, builder.gep(here, [given.ahead]))
-    eight_bits = builder.load(builder.bitcast(here, ir.VectorType(_byte, LANES * PAIR).as_pointer()), align=1)
-    some = builder.sext(eight_bits, ir.VectorType(_short, LANES * PAIR))
-    added = [
-        builder.add(total, emit(builder, some, builder.load(builder.gep(vector, [i]), align=2)))
-        for vector, total in zip(vectors_there, totals, strict=True)
-    ]
+    i, totals = builder.phi(_long), [builder.phi(kind) for kind in kinds]
+    added = add(i, totals)
     further = builder.add(i, _long(1))
     for total, later in zip(totals, added, strict=True):
-        total.add_incoming(ir.Constant(_sums, None), before)
+        total.add_incoming(ir.Constant(total.type, None), before)
         total.add_incoming(later, body)
     i.add_incoming(_long(0), before)
     i.add_incoming(further, body)
-    builder.cbranch(builder.icmp_signed("<", further, given.pairs), body, after)
-
+    builder.cbranch(builder.icmp_signed("<", further, rounds), body, after)
     builder.position_at_end(after)
-    for row, total in zip(rows, added, strict=True):
-        there = builder.gep(given.sums, [builder.mul(row, _long(LANES))])
-        builder.store(total, builder.bitcast(there, _sums.as_pointer()), align=4)
+    return added
 
 
 def _fetch(builder: ir.IRBuilder, address: ir.Value) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from models.calibration import attainable_alpha
 from service.access.needs import needs
 from service.manifest_words import sentences
 from service.problems import documented
@@ -91,7 +92,7 @@ def threshold_of(entry: Entry) -> Threshold:
     """The threshold in force: the manifest's own, or what it was changed to."""
     version, manifest, change = entry.version, entry.manifest, entry.threshold
     assert manifest is not None
-    own, least = manifest.threshold, 1 / (manifest.dataset.images + 1)  # Calibration.attainable_alpha
+    own, least = manifest.threshold, attainable_alpha(manifest.dataset.images)
     since, by = (None, None) if change is None else (change.set_at, change.set_by)
     if change is None or change.value is None:
         return Threshold(version=version, **own.model_dump(), attainable_false_reject_rate=least, since=since, by=by)
